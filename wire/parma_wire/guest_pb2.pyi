@@ -1,0 +1,521 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StreamKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STREAM_KIND_UNSPECIFIED: _ClassVar[StreamKind]
+    STDIN: _ClassVar[StreamKind]
+    STDOUT: _ClassVar[StreamKind]
+    STDERR: _ClassVar[StreamKind]
+STREAM_KIND_UNSPECIFIED: StreamKind
+STDIN: StreamKind
+STDOUT: StreamKind
+STDERR: StreamKind
+
+class HelloRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("version", "tee", "phases")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEE_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    tee: str
+    phases: _containers.RepeatedCompositeFieldContainer[BootPhase]
+    def __init__(self, version: _Optional[str] = ..., tee: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[BootPhase, _Mapping]]] = ...) -> None: ...
+
+class BootPhase(_message.Message):
+    __slots__ = ("name", "uptime_us")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_US_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uptime_us: int
+    def __init__(self, name: _Optional[str] = ..., uptime_us: _Optional[int] = ...) -> None: ...
+
+class PutPolicyRequest(_message.Message):
+    __slots__ = ("offset", "data")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PutPolicyResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SetPolicyRequest(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
+class SetPolicyResponse(_message.Message):
+    __slots__ = ("policy_sha256",)
+    POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    policy_sha256: bytes
+    def __init__(self, policy_sha256: _Optional[bytes] = ...) -> None: ...
+
+class EvidenceRequest(_message.Message):
+    __slots__ = ("report_data",)
+    REPORT_DATA_FIELD_NUMBER: _ClassVar[int]
+    report_data: bytes
+    def __init__(self, report_data: _Optional[bytes] = ...) -> None: ...
+
+class EvidenceResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: bytes
+    def __init__(self, report: _Optional[bytes] = ...) -> None: ...
+
+class MountDeviceRequest(_message.Message):
+    __slots__ = ("lun", "target", "device_hash", "data_blocks")
+    LUN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_HASH_FIELD_NUMBER: _ClassVar[int]
+    DATA_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    lun: int
+    target: str
+    device_hash: str
+    data_blocks: int
+    def __init__(self, lun: _Optional[int] = ..., target: _Optional[str] = ..., device_hash: _Optional[str] = ..., data_blocks: _Optional[int] = ...) -> None: ...
+
+class MountDeviceResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnmountDeviceRequest(_message.Message):
+    __slots__ = ("target",)
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    def __init__(self, target: _Optional[str] = ...) -> None: ...
+
+class UnmountDeviceResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MountScratchRequest(_message.Message):
+    __slots__ = ("container_id", "lun", "memory_bytes")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    LUN_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    lun: int
+    memory_bytes: int
+    def __init__(self, container_id: _Optional[str] = ..., lun: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class MountScratchResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnmountScratchRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class UnmountScratchResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MountOverlayRequest(_message.Message):
+    __slots__ = ("container_id", "layer_targets")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    layer_targets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container_id: _Optional[str] = ..., layer_targets: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MountOverlayResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnmountOverlayRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class UnmountOverlayResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class User(_message.Message):
+    __slots__ = ("uid", "gid", "additional_gids", "umask")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    ADDITIONAL_GIDS_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
+    uid: int
+    gid: int
+    additional_gids: _containers.RepeatedScalarFieldContainer[int]
+    umask: int
+    def __init__(self, uid: _Optional[int] = ..., gid: _Optional[int] = ..., additional_gids: _Optional[_Iterable[int]] = ..., umask: _Optional[int] = ...) -> None: ...
+
+class Capabilities(_message.Message):
+    __slots__ = ("bounding", "effective", "inheritable", "permitted", "ambient")
+    BOUNDING_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
+    INHERITABLE_FIELD_NUMBER: _ClassVar[int]
+    PERMITTED_FIELD_NUMBER: _ClassVar[int]
+    AMBIENT_FIELD_NUMBER: _ClassVar[int]
+    bounding: _containers.RepeatedScalarFieldContainer[str]
+    effective: _containers.RepeatedScalarFieldContainer[str]
+    inheritable: _containers.RepeatedScalarFieldContainer[str]
+    permitted: _containers.RepeatedScalarFieldContainer[str]
+    ambient: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bounding: _Optional[_Iterable[str]] = ..., effective: _Optional[_Iterable[str]] = ..., inheritable: _Optional[_Iterable[str]] = ..., permitted: _Optional[_Iterable[str]] = ..., ambient: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Rlimit(_message.Message):
+    __slots__ = ("type", "hard", "soft")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    hard: int
+    soft: int
+    def __init__(self, type: _Optional[str] = ..., hard: _Optional[int] = ..., soft: _Optional[int] = ...) -> None: ...
+
+class Process(_message.Message):
+    __slots__ = ("args", "env", "cwd", "user", "capabilities", "no_new_privileges", "rlimits", "oom_score_adj", "terminal", "console_width", "console_height", "stdin")
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    NO_NEW_PRIVILEGES_FIELD_NUMBER: _ClassVar[int]
+    RLIMITS_FIELD_NUMBER: _ClassVar[int]
+    OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
+    TERMINAL_FIELD_NUMBER: _ClassVar[int]
+    CONSOLE_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    CONSOLE_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    args: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: User
+    capabilities: Capabilities
+    no_new_privileges: bool
+    rlimits: _containers.RepeatedCompositeFieldContainer[Rlimit]
+    oom_score_adj: int
+    terminal: bool
+    console_width: int
+    console_height: int
+    stdin: bool
+    def __init__(self, args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., no_new_privileges: _Optional[bool] = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., oom_score_adj: _Optional[int] = ..., terminal: _Optional[bool] = ..., console_width: _Optional[int] = ..., console_height: _Optional[int] = ..., stdin: _Optional[bool] = ...) -> None: ...
+
+class Mount(_message.Message):
+    __slots__ = ("destination", "type", "source", "options")
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    destination: str
+    type: str
+    source: str
+    options: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, destination: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("memory_limit", "cpu_quota", "cpu_period", "cpu_shares", "pids_limit", "cpuset_cpus", "memory_swap", "memory_reservation", "blkio_weight")
+    MEMORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CPU_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    CPU_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    CPU_SHARES_FIELD_NUMBER: _ClassVar[int]
+    PIDS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CPUSET_CPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SWAP_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    BLKIO_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    memory_limit: int
+    cpu_quota: int
+    cpu_period: int
+    cpu_shares: int
+    pids_limit: int
+    cpuset_cpus: str
+    memory_swap: int
+    memory_reservation: int
+    blkio_weight: int
+    def __init__(self, memory_limit: _Optional[int] = ..., cpu_quota: _Optional[int] = ..., cpu_period: _Optional[int] = ..., cpu_shares: _Optional[int] = ..., pids_limit: _Optional[int] = ..., cpuset_cpus: _Optional[str] = ..., memory_swap: _Optional[int] = ..., memory_reservation: _Optional[int] = ..., blkio_weight: _Optional[int] = ...) -> None: ...
+
+class CreateContainerRequest(_message.Message):
+    __slots__ = ("container_id", "process", "mounts", "readonly_rootfs", "hostname", "seccomp", "sysctls", "resources", "privileged", "sandbox_container", "pid_namespace_of")
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    READONLY_ROOTFS_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    SECCOMP_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
+    SANDBOX_CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    PID_NAMESPACE_OF_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    process: Process
+    mounts: _containers.RepeatedCompositeFieldContainer[Mount]
+    readonly_rootfs: bool
+    hostname: str
+    seccomp: bytes
+    sysctls: _containers.ScalarMap[str, str]
+    resources: Resources
+    privileged: bool
+    sandbox_container: bool
+    pid_namespace_of: str
+    def __init__(self, container_id: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., readonly_rootfs: _Optional[bool] = ..., hostname: _Optional[str] = ..., seccomp: _Optional[bytes] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., privileged: _Optional[bool] = ..., sandbox_container: _Optional[bool] = ..., pid_namespace_of: _Optional[str] = ...) -> None: ...
+
+class CreateContainerResponse(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class StartContainerRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class StartContainerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExecProcessRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id", "process")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    process: Process
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
+
+class ExecProcessResponse(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class SignalProcessRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id", "signal", "all")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    signal: int
+    all: bool
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., signal: _Optional[int] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class SignalProcessResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WaitProcessRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ...) -> None: ...
+
+class WaitProcessResponse(_message.Message):
+    __slots__ = ("exit_status", "oom_killed")
+    EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILLED_FIELD_NUMBER: _ClassVar[int]
+    exit_status: int
+    oom_killed: bool
+    def __init__(self, exit_status: _Optional[int] = ..., oom_killed: _Optional[bool] = ...) -> None: ...
+
+class ResizePtyRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id", "width", "height")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    width: int
+    height: int
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+
+class ResizePtyResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteProcessRequest(_message.Message):
+    __slots__ = ("container_id", "exec_id")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ...) -> None: ...
+
+class DeleteProcessResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteContainerRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class DeleteContainerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListProcessesRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class ListProcessesResponse(_message.Message):
+    __slots__ = ("processes",)
+    class Entry(_message.Message):
+        __slots__ = ("pid", "exec_id", "init")
+        PID_FIELD_NUMBER: _ClassVar[int]
+        EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+        INIT_FIELD_NUMBER: _ClassVar[int]
+        pid: int
+        exec_id: str
+        init: bool
+        def __init__(self, pid: _Optional[int] = ..., exec_id: _Optional[str] = ..., init: _Optional[bool] = ...) -> None: ...
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    processes: _containers.RepeatedCompositeFieldContainer[ListProcessesResponse.Entry]
+    def __init__(self, processes: _Optional[_Iterable[_Union[ListProcessesResponse.Entry, _Mapping]]] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("memory_usage", "memory_limit", "memory_inactive_file", "memory_anon", "memory_file", "oom_events", "oom_kill_events", "cpu_usage_us", "cpu_user_us", "cpu_system_us", "cpu_nr_periods", "cpu_nr_throttled", "cpu_throttled_us", "pids_current", "pids_limit", "io_read_bytes", "io_write_bytes")
+    MEMORY_USAGE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_INACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_ANON_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FILE_FIELD_NUMBER: _ClassVar[int]
+    OOM_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILL_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    CPU_USAGE_US_FIELD_NUMBER: _ClassVar[int]
+    CPU_USER_US_FIELD_NUMBER: _ClassVar[int]
+    CPU_SYSTEM_US_FIELD_NUMBER: _ClassVar[int]
+    CPU_NR_PERIODS_FIELD_NUMBER: _ClassVar[int]
+    CPU_NR_THROTTLED_FIELD_NUMBER: _ClassVar[int]
+    CPU_THROTTLED_US_FIELD_NUMBER: _ClassVar[int]
+    PIDS_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    PIDS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    IO_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IO_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    memory_usage: int
+    memory_limit: int
+    memory_inactive_file: int
+    memory_anon: int
+    memory_file: int
+    oom_events: int
+    oom_kill_events: int
+    cpu_usage_us: int
+    cpu_user_us: int
+    cpu_system_us: int
+    cpu_nr_periods: int
+    cpu_nr_throttled: int
+    cpu_throttled_us: int
+    pids_current: int
+    pids_limit: int
+    io_read_bytes: int
+    io_write_bytes: int
+    def __init__(self, memory_usage: _Optional[int] = ..., memory_limit: _Optional[int] = ..., memory_inactive_file: _Optional[int] = ..., memory_anon: _Optional[int] = ..., memory_file: _Optional[int] = ..., oom_events: _Optional[int] = ..., oom_kill_events: _Optional[int] = ..., cpu_usage_us: _Optional[int] = ..., cpu_user_us: _Optional[int] = ..., cpu_system_us: _Optional[int] = ..., cpu_nr_periods: _Optional[int] = ..., cpu_nr_throttled: _Optional[int] = ..., cpu_throttled_us: _Optional[int] = ..., pids_current: _Optional[int] = ..., pids_limit: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ...) -> None: ...
+
+class PauseContainerRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class PauseContainerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeContainerRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class ResumeContainerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UpdateResourcesRequest(_message.Message):
+    __slots__ = ("container_id", "resources")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    resources: Resources
+    def __init__(self, container_id: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ...) -> None: ...
+
+class UpdateResourcesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PowerOffRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PowerOffResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StreamOpen(_message.Message):
+    __slots__ = ("container_id", "exec_id", "kind")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXEC_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    exec_id: str
+    kind: StreamKind
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., kind: _Optional[_Union[StreamKind, str]] = ...) -> None: ...
+
+class StreamFrame(_message.Message):
+    __slots__ = ("open", "data", "window_update", "eof")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    EOF_FIELD_NUMBER: _ClassVar[int]
+    open: StreamOpen
+    data: bytes
+    window_update: int
+    eof: bool
+    def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., data: _Optional[bytes] = ..., window_update: _Optional[int] = ..., eof: _Optional[bool] = ...) -> None: ...
+
+class GetReportRequest(_message.Message):
+    __slots__ = ("report_data",)
+    REPORT_DATA_FIELD_NUMBER: _ClassVar[int]
+    report_data: bytes
+    def __init__(self, report_data: _Optional[bytes] = ...) -> None: ...
+
+class GetReportResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: bytes
+    def __init__(self, report: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that both ends of the vsock connection must agree on.
+
+The sizes come from measurements of ``vhost-device-vsock`` 0.3.0: it stalls for good once 262,144 bytes went one
+way with nothing coming back, and it loses packets of 64 KiB. Everything that can be large therefore travels in
+small pieces, each answered or acknowledged.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GUEST_PORT: Final = 4050
+"""vsock port on which the enforcer serves ``parma.guest.v1`` (control and stream connections alike)."""
+
+EMULATED_SECURE_PROCESSOR_PORT: Final = 4051
+"""vsock port on which the guest waits for the host's *emulated* secure processor (``tee = emulated`` only)."""
+
+HOST_CID: Final = 2
+"""The only vsock peer the enforcer talks to (VMADDR_CID_HOST)."""
+
+MAX_SEND: Final = 16 * 1024
+"""Largest piece handed to one ``send`` on a vsock socket, in bytes."""
+
+MAX_STREAM_DATA: Final = 16_000
+"""Largest ``StreamFrame.data``, in bytes: with the ttrpc header it still fits one ``MAX_SEND`` piece."""
+
+STREAM_WINDOW: Final = 32 * 1024
+"""Bytes a stream's sender may have outstanding; the receiver returns credit with ``StreamFrame.window_update``."""
+
+MAX_POLICY_BYTES: Final = 2 * 1024 * 1024
+"""Largest execution policy, in bytes."""
+
+POLICY_CHUNK: Final = 16_000
+"""Bytes of policy carried by one ``PutPolicy`` request."""
