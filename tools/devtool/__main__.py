@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``./dev``: stage one runs on Debian's bare Python and makes the virtual environment; stage two runs in it.
+
+Only the standard library is imported here, as nothing else need be there yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HELP = """\
+usage: ./dev TASK [ARGUMENTS]
+
+  demo            run a container in its own VM under a policy, then show three refusals
+  test [PYTEST]   run the whole test suite, end-to-end tests in real VMs included
+  bench           measure against runc's shim on the same containerd
+  image DIR       build the guest image into DIR
+  vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
+  lint            ruff and mypy over everything
+  setup           only the set-up that the other tasks do by themselves
+  shell-env       print the variables with which to run the tools by hand
+
+Everything is installed below .dev/; removing that folder undoes it. Needs Debian 12 or 13 and root.
+"""
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".dev" / "venv"
+LOCK = ROOT / "requirements" / "dev.lock"
+
+
+def ensure_virtual_environment() -> None:
+    """Makes ``.dev/venv`` from the lock file, unless the present one was made from this very lock file."""
+    wanted = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamp = VENV / "lock.sha256"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print("dev: virtual environment: installing the locked tools", file=sys.stderr)
+    VENV.parent.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--clear", VENV], check=True)
+    pip = [VENV / "bin" / "python", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    subprocess.run([*pip, "--require-hashes", "-r", LOCK], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+    stamp.write_text(wanted)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(HELP, end="")
+        return
+    ensure_virtual_environment()
+    os.environ["PYTHONPATH"] = str(ROOT / "tools")
+    python = str(VENV / "bin" / "python")
+    os.execv(python, [python, "-m", "devtool.tasks", *arguments])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The set-up that demo, test and bench share: host tools, guest image. Each part is skipped when it is current."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+from devtool import paths
+
+
+def say(line: str) -> None:
+    """Progress for the person waiting."""
+    print(f"dev: {line}", file=sys.stderr, flush=True)
+
+
+def ensure_prefix() -> None:
+    """Debian's QEMU, containerd, runc and so on, unpacked into ``.dev/prefix``."""
+    from parma_image import debian, prefix
+
+    prefix.install_prefix(debian.DebianArchive(paths.ARCHIVE, log=say), paths.PREFIX)
+
+
+def image_inputs_digest() -> str:
+    """SHA-256 over everything in the checkout that the guest image is made from."""
+    digest = hashlib.sha256()
+    folders = ("guest", "policy/parma_policy", "snp/parma_snp", "ttrpc/ttrpc", "wire/parma_wire")
+    for folder in folders:
+        for path in sorted((paths.ROOT / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(paths.ROOT)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def ensure_image() -> None:
+    """The guest image in ``.dev/image``, rebuilt when anything it is made from has changed."""
+    from parma_image import build
+
+    stamp = paths.IMAGE / "inputs.sha256"
+    wanted = image_inputs_digest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    say("building the guest image")
+    build.build_image(paths.IMAGE, workdir=paths.ARCHIVE, log=say, relock_if_gone=True)
+    stamp.write_text(wanted)
+
+
+def ensure_all() -> None:
+    """Everything that running a container takes."""
+    ensure_prefix()
+    ensure_image()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage two of ``./dev``: the tasks, run in the virtual environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from devtool import paths, setup
+
+CODE: Final = ("shim", "guest", "policy", "snp", "ttrpc", "wire", "tools", "tests")
+
+
+def _run(*command: str | Path) -> int:
+    return subprocess.run(command, cwd=paths.ROOT).returncode
+
+
+def task_setup(_: list[str]) -> int:
+    setup.ensure_all()
+    return 0
+
+
+def task_test(arguments: list[str]) -> int:
+    setup.ensure_all()
+    return _run(sys.executable, "-m", "pytest", *arguments)
+
+
+def task_lint(_: list[str]) -> int:
+    return _run(sys.executable, "-m", "pytest", "-q", "tests/test_linters.py")
+
+
+def task_demo(_: list[str]) -> int:
+    from devtool import demo
+
+    return demo.main()
+
+
+def task_bench(arguments: list[str]) -> int:
+    from devtool import bench
+
+    setup.ensure_all()
+    return bench.main(arguments)
+
+
+def task_image(arguments: list[str]) -> int:
+    return _run(
+        paths.VENV / "bin/parma", "image", "build", "--workdir", paths.ARCHIVE, *map(os.path.abspath, arguments)
+    )
+
+
+def task_vectors(arguments: list[str]) -> int:
+    from devtool import vectors
+
+    return vectors.main(arguments)
+
+
+def task_shell_env(_: list[str]) -> int:
+    print(f"export PATH={paths.VENV}/bin:{paths.PREFIX}/bin:$PATH")
+    return 0
+
+
+TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
+    "setup": task_setup,
+    "test": task_test,
+    "lint": task_lint,
+    "demo": task_demo,
+    "bench": task_bench,
+    "image": task_image,
+    "vectors": task_vectors,
+    "shell-env": task_shell_env,
+}
+
+
+def main() -> int:
+    task = TASKS.get(sys.argv[1])
+    if task is None:
+        print(f"dev: unknown task {sys.argv[1]!r}; expected one of {', '.join(TASKS)}", file=sys.stderr)
+        return 2
+    return task(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
