@@ -38,6 +38,7 @@ _INHERITED: Final = re.compile(
     r"Acquire::(https?|ftp|Check-Date|Check-Valid-Until|Retries|ForceIPv[46])\b", re.IGNORECASE
 )
 _INST: Final = re.compile(r"Inst (?P<name>\S+) (?:\[[^]]*\] )?\((?P<version>\S+) [^\[]*\[(?P<architecture>\w+)\]\)")
+_UNKNOWN: Final = re.compile(r"Unable to locate package (\S+)|Version '([^']+)' for '([^']+)' was not found")
 
 Log = Callable[[str], None]
 
@@ -291,7 +292,7 @@ def _exclusive(workdir: Path) -> Iterator[None]:
 def _paragraph(text: str) -> dict[str, str]:
     """One entry of a package list; continuation lines are dropped, as no field that we use has any."""
     pairs = (line.split(": ", 1) for line in text.splitlines() if ": " in line and not line.startswith(" "))
-    return dict(pairs)  # type: ignore[arg-type]
+    return dict(pairs)
 
 
 def _sha256(path: Path) -> str:
@@ -313,7 +314,9 @@ def _run(command: Sequence[str], *, cwd: Path | None = None, environment: dict[s
 
 
 def _failure(command: Sequence[str], stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.startswith(("E:", "dpkg"))] or stderr.splitlines()
+    lines = [
+        line.strip() for line in stderr.splitlines() if line.startswith(("E:", "N: Unable", "dpkg"))
+    ] or stderr.splitlines()
     return f"{' '.join(command[:2])} failed: {' '.join(lines[:4])[:600]}"
 
 
