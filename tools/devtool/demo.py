@@ -130,7 +130,7 @@ def main() -> int:
     setup.ensure_all()
     archive = paths.DEV / "busybox.tar"
     images.write_busybox_image(archive, paths.PREFIX / "bin/busybox", IMAGE)
-    with PrivateContainerd(paths.PREFIX / "containerd-2/bin") as daemon:
+    with PrivateContainerd(paths.PREFIX / "containerd-2.1") as daemon:
         title("A private containerd, and an image made from Debian's busybox-static")
         show(daemon.ctr("image", "import", archive))
         demonstrate(daemon, archive)

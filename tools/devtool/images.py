@@ -53,8 +53,8 @@ class LayerBuilder:
     def file(self, name: str, data: bytes, mode: int = 0o644) -> None:
         self.add(name, tarfile.REGTYPE, mode=mode, data=data)
 
-    def hard_link(self, name: str, target: str) -> None:
-        self.add(name, tarfile.LNKTYPE, link=target)
+    def hard_link(self, name: str, target: str, mode: int = 0o755) -> None:
+        self.add(name, tarfile.LNKTYPE, mode=mode, link=target)
 
     def symlink(self, name: str, target: str) -> None:
         self.add(name, tarfile.SYMTYPE, mode=0o777, link=target)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused, and how it looks to the user of ``ctr``: one clear reason, at once, and nothing left behind."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from pathlib import Path
+
+import pytest
+from devtool import paths
+from devtool.containerd import RUNTIME, Completed
+
+from tests.e2e.host import BUSYBOX, Host, Inventory
+
+pytestmark = pytest.mark.e2e
+
+HELLO = ("/bin/echo", "hello")
+
+
+def refused(host: Host, name: str, *flags: str, command: tuple[str, ...] = HELLO) -> Completed:
+    """Runs it, asserts that it failed without output and left no task, and returns what the user saw."""
+    done = host.daemon.ctr("run", "--rm", "--runtime", RUNTIME, *flags, BUSYBOX, name, *command, timeout=180)
+    assert done.returncode != 0
+    assert "hello" not in done.stdout
+    assert host.status(name) == ""
+    host.remove(name)
+    return done
+
+
+def inline(policy: bytes) -> tuple[str, str]:
+    return ("--annotation", f"io.parma.policy={base64.b64encode(policy).decode()}")
+
+
+def test_no_policy_is_refused_with_the_way_to_make_one(host: Host, name: str) -> None:
+    assert "parma policy generate" in refused(host, name).stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (b'package policy\nname := "\xff"\n', "UTF-8"),
+        (b"this is not Rego\n", "package"),
+        (b"", "empty"),
+    ],
+    ids=["not UTF-8", "not Rego", "empty"],
+)
+def test_a_policy_that_cannot_be_read_is_refused(host_21: Host, name: str, policy: bytes, reason: str) -> None:
+    assert reason in refused(host_21, name, *inline(policy)).stderr
+
+
+def test_a_policy_that_is_too_large_is_refused(host_21: Host, name: str) -> None:
+    packed = gzip.compress(b"package policy\n" + b"#" * (2 * 1024 * 1024))
+    assert "2097152" in refused(host_21, name, *inline(packed)).stderr
+
+
+def test_a_policy_file_outside_the_allowed_directories_is_refused(host_21: Host, name: str, tmp_path: Path) -> None:
+    outside = tmp_path / "p.rego"
+    outside.write_bytes(host_21.policy(HELLO).read_bytes())
+    done = refused(host_21, name, "--annotation", f"io.parma.policy-file={outside}")
+    assert "policy_dirs" in done.stderr
+
+
+def test_an_inline_policy_works_as_a_file_does(host_21: Host, name: str) -> None:
+    policy = host_21.policy(HELLO).read_bytes()
+    done = host_21.daemon.ctr("run", "--rm", "--runtime", RUNTIME, *inline(policy), BUSYBOX, name, *HELLO)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+
+
+def test_another_command_is_denied_and_named(host: Host, name: str) -> None:
+    policy = host.policy(HELLO)
+    done = refused(host, name, "--annotation", f"io.parma.policy-file={policy}", command=("/bin/echo", "hello you"))
+    assert "create_container" in done.stderr
+    assert "command" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--env", "LD_PRELOAD=/evil.so"), "env"),
+        (("--cwd", "/tmp"), "working"),
+        (("--user", "1"), "user"),
+        (("--cap-add", "CAP_SYS_ADMIN"), "capabilit"),
+        (("--privileged",), "denied"),
+        (("--mount", "type=bind,src=/etc,dst=/host-etc,options=rbind:ro"), "mount"),
+    ],
+    ids=["environment", "working directory", "user", "capability", "privileged", "mount"],
+)
+def test_a_changed_container_is_denied_with_the_reason(
+    host_21: Host, name: str, flags: tuple[str, ...], reason: str
+) -> None:
+    policy = host_21.policy(HELLO)
+    done = refused(host_21, name, *flags, "--annotation", f"io.parma.policy-file={policy}")
+    assert reason in done.stderr.lower()
+
+
+def test_an_exec_that_the_policy_does_not_list_is_denied(host: Host, name: str) -> None:
+    assert host.run(name, ("/bin/sleep", "600"), "--detach").returncode == 0
+    done = host.exec(name, "e1", "/bin/cat", "/etc/passwd")
+    assert done.returncode != 0
+    assert "root:" not in done.stdout
+    assert "exec_in_container" in done.stderr
+    assert host.status(name) == "RUNNING"
+    host.remove(name)
+
+
+def test_another_image_under_the_same_command_is_denied(host_21: Host, name: str) -> None:
+    policy = host_21.policy(HELLO, image=BUSYBOX)
+    done = host_21.daemon.ctr(
+        *("run", "--rm", "--runtime", RUNTIME, "--annotation", f"io.parma.policy-file={policy}"),
+        *("parma.example/debian:test", name, *HELLO),
+        timeout=180,
+    )
+    assert done.returncode != 0
+    assert "deviceHash not found" in done.stderr or "layer" in done.stderr
+    host_21.remove(name)
+
+
+def test_a_layer_with_one_byte_changed_is_not_run(host_21: Host, name: str) -> None:
+    assert host_21.run(name, HELLO, "--rm").returncode == 0
+    layer = max((paths.DATA / "layers").rglob("*.img"), key=lambda path: path.stat().st_size)
+    content = layer.read_bytes()
+    offset = content.index(b"BusyBox v")
+    _poke(layer, offset, content[offset] ^ 1)
+    try:
+        done = refused(host_21, name, "--annotation", f"io.parma.policy-file={host_21.policy(HELLO)}")
+    finally:
+        _poke(layer, offset, content[offset])
+    assert "dm-verity" in done.stderr or "verity" in done.stderr
+
+
+def _poke(path: Path, offset: int, value: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes([value]))
+
+
+def test_a_task_without_an_image_is_refused(host_21: Host, name: str, tmp_path: Path) -> None:
+    done = host_21.daemon.ctr(
+        *("run", "--rm", "--runtime", RUNTIME, "--annotation", f"io.parma.policy-file={host_21.policy(HELLO)}"),
+        *("--rootfs", tmp_path, name, *HELLO),
+    )
+    assert done.returncode != 0
+    assert "image" in done.stderr
+    host_21.remove(name)
+
+
+def test_after_refusals_nothing_is_left(own_host: Host, name: str) -> None:
+    before = Inventory.take(own_host)
+    refused(own_host, name)
+    refused(own_host, f"{name}b", *inline(b"nonsense"))
+    policy = own_host.policy(HELLO)
+    refused(own_host, f"{name}c", "--annotation", f"io.parma.policy-file={policy}", command=("/bin/false",))
+    assert Inventory.take(own_host) == before
