@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of QEMU, of the shim and of containerd, at each step: exits are reported, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.host import Host, Inventory, wait_until
+
+pytestmark = pytest.mark.e2e
+
+SLEEP = ("/bin/sleep", "600")
+TRAPPED = ("/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.2; done")
+
+
+def pids(host: Host, word: str) -> list[int]:
+    """Processes of this daemon's containers whose command line has the word."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if word in command and str(host.daemon.root) in command and "ctr\0" not in command:
+                found.append(int(entry.name))
+    return found
+
+
+def qemu(host: Host) -> list[int]:
+    return pids(host, "qemu-system")
+
+
+def shim(host: Host) -> list[int]:
+    return pids(host, "containerd-shim-parma-v2")
+
+
+def kill_all(processes: list[int]) -> None:
+    assert processes
+    for pid in processes:
+        os.kill(pid, signal.SIGKILL)
+
+
+def assert_nothing_left(host: Host, name: str, before: Inventory) -> None:
+    host.remove(name)
+    wait_until(lambda: Inventory.take(host) == before, "everything of the container to be gone", timeout=20)
+
+
+@pytest.mark.parametrize("victim", [qemu, shim], ids=["qemu", "shim"])
+def test_death_of_a_running_container_is_reported_and_leaves_nothing(own_host: Host, name: str, victim) -> None:  # type: ignore[no-untyped-def]
+    before = Inventory.take(own_host)
+    arguments = own_host.run_arguments(name, SLEEP, "--rm")
+    with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: own_host.status(name) == "RUNNING", "the container to run")
+        kill_all(victim(own_host))
+        assert process.wait(30) in (137, 255)
+    assert_nothing_left(own_host, name, before)
+    assert own_host.run(name, ("/bin/true",), "--rm").returncode == 0
+
+
+@pytest.mark.parametrize("victim", [qemu, shim], ids=["qemu", "shim"])
+def test_death_while_booting_fails_the_create_and_leaves_nothing(own_host: Host, name: str, victim) -> None:  # type: ignore[no-untyped-def]
+    before = Inventory.take(own_host)
+    arguments = own_host.run_arguments(name, SLEEP, "--rm")
+    with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: bool(qemu(own_host)), "QEMU to start")
+        kill_all(victim(own_host))
+        assert process.wait(60) != 0
+    assert_nothing_left(own_host, name, before)
+
+
+def test_a_container_survives_containerds_death(own_host: Host, name: str) -> None:
+    before = Inventory.take(own_host)
+    policy = own_host.policy(TRAPPED, execs=[("/bin/echo", "still here")])
+    assert own_host.run(name, TRAPPED, "--detach", policy=policy).returncode == 0
+    own_host.daemon.kill()
+    own_host.daemon.start()
+    assert own_host.status(name) == "RUNNING"
+    assert own_host.exec(name, "e1", "/bin/echo", "still here").stdout == "still here\n"
+    assert own_host.daemon.ctr("task", "kill", "--signal", "SIGTERM", name).returncode == 0
+    wait_until(lambda: own_host.status(name) == "STOPPED", "the container to stop")
+    assert own_host.daemon.ctr("task", "delete", name).returncode == 9
+    assert_nothing_left(own_host, name, before)
+
+
+def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: str) -> None:
+    before = Inventory.take(own_host)
+    command = ("/bin/sh", "-c", "sleep 6; exit 21")
+    assert own_host.run(name, command, "--detach").returncode == 0
+    own_host.daemon.kill()
+    log = own_host.state
+    assert log.exists()
+    # The container's own six seconds pass while nobody listens.
+    wait_until(_slept(8), "the container to have exited", timeout=30)
+    own_host.daemon.start()
+    assert own_host.status(name) == "STOPPED"
+    assert own_host.daemon.ctr("task", "delete", name).returncode == 21
+    assert_nothing_left(own_host, name, before)
+
+
+def _slept(seconds: float):  # type: ignore[no-untyped-def]
+    import time
+
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def test_death_of_containerd_in_the_middle_of_a_create_leaves_nothing(own_host: Host, name: str) -> None:
+    before = Inventory.take(own_host)
+    arguments = own_host.run_arguments(name, SLEEP, "--detach")
+    with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: bool(qemu(own_host)), "QEMU to start")
+        own_host.daemon.kill()
+        assert process.wait(60) != 0
+    own_host.daemon.start()
+    assert_nothing_left(own_host, name, before)
