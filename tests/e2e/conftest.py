@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from devtool import images, paths
 from devtool.containerd import PrivateContainerd
-
 from tests.e2e.host import BUSYBOX, DEBIAN, Host, debian_userland
 
 VERSIONS = ("containerd-2.1", "containerd-1.7")

@@ -8,9 +8,9 @@ import gzip
 from pathlib import Path
 
 import pytest
+
 from devtool import paths
 from devtool.containerd import RUNTIME, Completed
-
 from tests.e2e.host import BUSYBOX, Host, Inventory
 
 pytestmark = pytest.mark.e2e

@@ -9,8 +9,8 @@ import pty
 import subprocess
 
 import pytest
-from devtool.containerd import RUNTIME
 
+from devtool.containerd import RUNTIME
 from tests.e2e.host import DEBIAN, RUNC, Host, wait_until
 
 pytestmark = pytest.mark.e2e

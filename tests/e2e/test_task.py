@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from devtool.containerd import RUNTIME
 
+from devtool.containerd import RUNTIME
 from tests.e2e.host import RUNC, Host, wait_until
 
 pytestmark = pytest.mark.e2e

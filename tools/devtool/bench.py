@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from devtool import images, paths
@@ -132,6 +133,8 @@ class Bench:
         """Asks the idle shim to exit and waits until it has."""
         import socket
 
+        from google.protobuf import empty_pb2
+
         from parma_shim.api import task_pb2
         from ttrpc import Client
 
@@ -139,8 +142,6 @@ class Bench:
             connection.connect(address.removeprefix("unix://"))
             client = Client(connection)
             request = task_pb2.ShutdownRequest(id=name, now=True)
-            from google.protobuf import empty_pb2
-
             client.call("containerd.task.v2.Task", "Shutdown", request, empty_pb2.Empty, timeout=10)
             while not client.closed:
                 time.sleep(0.002)
@@ -282,7 +283,7 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> None:
     print(f"{'':44} {'parma':>10} {'runc':>10} {'':5} ratio (below 1: Parma needs less)")
     rounds = options.rounds
     for action in ("start", "delete"):
-        medians = interleaved(rounds, {r: lambda r=r: bench.binary(r, action) for r in BINARY})  # type: ignore[misc]
+        medians = interleaved(rounds, {r: partial(bench.binary, r, action) for r in BINARY})
         report(Row(f"{action} binary, wall time", "ms", medians[RUNC], medians[RUNTIME]))
     with bench.container(RUNC) as runc, bench.container(RUNTIME) as parma:
         medians = interleaved(rounds, {RUNC: lambda: bench.exec_true(runc), RUNTIME: lambda: bench.exec_true(parma)})
@@ -290,10 +291,10 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> None:
         owners = {RUNC: runc, RUNTIME: parma}
         medians = interleaved(
             max(3, rounds // 3),
-            {r: lambda r=r: bench.create_in_group(r, owners[r]) for r in BINARY},  # type: ignore[misc]
+            {r: partial(bench.create_in_group, r, owners[r]) for r in BINARY},
         )
         report(Row("ctr run -d in a live pod (no VM boot)", "ms", medians[RUNC], medians[RUNTIME]))
-    medians = interleaved(3, {r: lambda r=r: bench.kill_and_wait(r) for r in BINARY})  # type: ignore[misc]
+    medians = interleaved(3, {r: partial(bench.kill_and_wait, r) for r in BINARY})
     report(Row("kill and wait, as ctr sees it", "ms", medians[RUNC], medians[RUNTIME]))
     idle = {runtime: measure_memory(bench, runtime, options.shims) for runtime in BINARY}
     for key in ("RSS", "PSS", "private"):
