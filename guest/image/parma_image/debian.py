@@ -127,6 +127,34 @@ class DebianArchive:
             self._download(suite, records)
             return sorted((self._deb(record) for record in records), key=lambda deb: deb.name)
 
+    def fetch_exactly(self, suite: str, packages: Sequence[tuple[str, str, str]]) -> list[Deb]:
+        """The packages ``(name, version, sha256)`` and no others; no network is needed when they were had before.
+
+        Raises NotFound when the archive no longer has one of them, or has it with other contents.
+        """
+        records = [self._kept(*package) for package in packages]
+        if all(records):
+            return [deb for deb in records if deb]
+        found = self.fetch(suite, [f"{name}={version}" for name, version, _ in packages])
+        by_name = {deb.name: deb for deb in found}
+        for name, version, sha256 in packages:
+            if by_name[name].sha256 != sha256:
+                raise NotFound(f"the archive's {name}={version} in {suite} is not the one that was locked")
+        return found
+
+    def dependencies(self, suite: str, package: str) -> list[str]:
+        """Names of the packages that ``package`` directly depends on (alternatives included)."""
+        with self._locked():
+            self._update(suite)
+            record = self._records(suite, [package])[0]
+        return [item.split()[0] for item in re.split(r"[,|]", record.get("Depends", "")) if item.strip()]
+
+    def _kept(self, name: str, version: str, sha256: str) -> Deb | None:
+        path = self.workdir / "debs" / f"{sha256}.deb"
+        if not path.is_file() or _sha256(path) != sha256:
+            return None
+        return Deb(name, version, "", path, sha256, path.stat().st_size)
+
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return _exclusive(self.workdir)
 
@@ -165,7 +193,8 @@ class DebianArchive:
 
     def _records(self, suite: str, packages: Sequence[str]) -> list[dict[str, str]]:
         """The signed package list's entry for each package, one look-up for all."""
-        output = self._apt(suite, "apt-cache", "show", "--no-all-versions", *packages)
+        # Without quiet=0 apt names the unknown package only to a terminal.
+        output = self._apt(suite, "apt-cache", "show", "--no-all-versions", "-o", "quiet=0", *packages)
         entries = [_paragraph(text) for text in output.split("\n\n") if text.strip()]
         records = []
         for item in packages:
@@ -315,7 +344,7 @@ def _run(command: Sequence[str], *, cwd: Path | None = None, environment: dict[s
 
 def _failure(command: Sequence[str], stderr: str) -> str:
     lines = [
-        line.strip() for line in stderr.splitlines() if line.startswith(("E:", "N: Unable", "dpkg"))
+        line.strip() for line in stderr.splitlines() if line.startswith(("E:", "dpkg"))
     ] or stderr.splitlines()
     return f"{' '.join(command[:2])} failed: {' '.join(lines[:4])[:600]}"
 

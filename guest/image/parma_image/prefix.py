@@ -163,7 +163,9 @@ def _launcher(new: Path, final: Path, program: str, libraries: str) -> None:
     if real is None:
         raise Unavailable(f"the unpacked packages have no {program}")
     path = new / "bin" / Path(program).name
-    path.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {final / "host" / real} "$@"\n')
+    # QEMU looks for its firmware where it was configured to be installed, whatever -L adds.
+    arguments = f"-L {final}/share/qemu " if path.name.startswith("qemu-system") else ""
+    path.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {final / "host" / real} {arguments}"$@"\n')
     path.chmod(0o755)
 
 

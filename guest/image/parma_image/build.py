@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the guest image: kernel, initrd, firmware and manifest. The same sources give the same bytes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from parma_guest import cmdline
+from parma_image import base as image_base
+from parma_image import contents, cpio, lock, measure, rootfs
+from parma_image.debian import DebianArchive, Log
+from parma_image.manifest import MANIFEST, Artefact, Manifest, Package, list_files
+from parma_wire.errors import NotFound, Unavailable
+
+KERNEL: Final = "vmlinuz"
+INITRD: Final = "initrd.img"
+FIRMWARE: Final = "OVMF.amdsev.fd"
+
+
+def build_image(
+    directory: Path,
+    *,
+    workdir: Path,
+    log: Log = lambda _: None,
+    relock_if_gone: bool = False,
+    lock_file: Path = lock.LOCK_FILE,
+    entry: str = contents.ENTRY,
+    packages: Mapping[str, Path] | None = None,
+    extra: Mapping[str, bytes] | None = None,
+    measurements: bool = True,
+) -> Manifest:
+    """Builds the image into ``directory``; downloads and unpacked packages are kept in ``workdir``.
+
+    ``relock_if_gone``: when the archive no longer has a locked version, build from what it has now (the
+    measurement then differs from the published one, and ``log`` is told so). ``entry``, ``packages`` (folders by
+    name) and ``extra`` (files by path) are for tests that put something of their own into the image.
+    """
+    archive = DebianArchive(workdir, log=log)
+    locked = lock.load(lock_file)
+    try:
+        base = image_base.prepare(locked, archive)
+    except NotFound as error:
+        if not relock_if_gone:
+            raise
+        log(f"WARNING: {error.message}")
+        log("WARNING: building from the archive's present packages; the measurement is not the published one")
+        locked = lock.make(archive, workdir)
+        base = image_base.prepare(locked, archive)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workdir) as temporary:
+        python, scratch = Path(temporary, "python"), Path(temporary, "scratch")
+        python.mkdir()
+        scratch.mkdir()
+        _link_packages(python, packages or {})
+        log("putting the initrd together")
+        tree = rootfs.assemble(base, python, entry, scratch, extra or {})
+    _replace(directory / KERNEL, base.kernel.vmlinuz.read_bytes())
+    _replace(directory / INITRD, compress(base, cpio.archive(tree)))
+    _replace(directory / FIRMWARE, base.firmware.read_bytes())
+    manifest = _manifest(directory, tree, locked, measurements=measurements)
+    _replace(directory / MANIFEST, manifest.dump().encode())
+    log(f"guest image in {directory}: initrd {manifest.initrd.size / 1e6:.1f} MB, {len(manifest.files)} paths")
+    return manifest
+
+
+def compress(base: image_base.Base, data: bytes) -> bytes:
+    """The initrd as the kernel gets it; by the locked zstd, as other versions give other bytes."""
+    done = subprocess.run(
+        base.command("usr/bin/zstd", "-19", "--single-thread", "--no-check", "-c"),
+        env={},
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Unavailable(f"zstd failed: {done.stderr.decode(errors='replace').strip()[:300]}")
+    return done.stdout
+
+
+def decompress(base: image_base.Base, data: bytes) -> bytes:
+    """The inverse of ``compress``."""
+    done = subprocess.run(
+        base.command("usr/bin/zstd", "-d", "-c"), env={}, input=data, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Unavailable(f"the initrd cannot be unpacked: {done.stderr.decode(errors='replace').strip()[:300]}")
+    return done.stdout
+
+
+def _link_packages(python: Path, packages: Mapping[str, Path]) -> None:
+    """One folder with exactly the packages that may be imported in the guest."""
+    for name in contents.OUR_PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise NotFound(f"the package {name} is not installed")
+        (python / name).symlink_to(Path(spec.submodule_search_locations[0]).resolve())
+    for name, path in packages.items():
+        (python / name).symlink_to(path.resolve())
+
+
+def _manifest(directory: Path, tree: cpio.Tree, locked: lock.Lock, *, measurements: bool) -> Manifest:
+    lines = {tee: cmdline.command_line(tee) for tee in cmdline.TEES}
+    made_of = [Package(p.name, p.version, p.sha256) for p in locked.packages]
+    made_of += [Package(w.name, w.version, w.sha256) for w in locked.wheels]
+    paths = (directory / FIRMWARE, directory / KERNEL, directory / INITRD)
+    return Manifest(
+        version=_version(),
+        kernel=Artefact.of(directory / KERNEL),
+        initrd=Artefact.of(directory / INITRD),
+        firmware=Artefact.of(directory / FIRMWARE),
+        cmdline=lines,
+        files=list_files(tree),
+        packages=tuple(sorted(made_of, key=lambda package: package.name)),
+        measurements=measure.table(*paths, lines) if measurements else (),
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("parma")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file so that nobody ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's cloud kernel: the modules that the guest needs, and the order in which to load them."""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from parma_image import elf
+from parma_wire.errors import Malformed, NotFound
+
+REQUIRED: Final = (
+    "vmw_vsock_virtio_transport",  # the only way in
+    "virtio_scsi",
+    "sd_mod",
+    "dm-mod",
+    "dm-verity",
+    "dm-crypt",
+    "dm-integrity",
+    "overlay",
+    # Scratch encryption, authenc(hmac(sha256),xts(aes)): with no modprobe in the guest the kernel cannot fetch
+    # an algorithm by itself, and waits a minute before it gives up.
+    "xts",
+    "authenc",
+    "essiv",
+    "configfs",
+    "tsm",
+)
+OPTIONAL: Final = (
+    "aesni-intel",  # CPUs with AES instructions; every machine with SEV-SNP
+    "sha256-ssse3",
+    "crc32c-intel",
+    "sev-guest",  # SEV-SNP guests only
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel package."""
+
+    vmlinuz: Path
+    release: str
+    modules: Path
+
+    @classmethod
+    def find(cls, root: Path) -> Kernel:
+        """The one kernel below ``root``. NotFound when there is none, Malformed when there are several."""
+        found = sorted((root / "boot").glob("vmlinuz-*"))
+        if not found:
+            raise NotFound(f"no kernel below {root}")
+        if len(found) > 1:
+            raise Malformed(f"several kernels below {root}")
+        release = found[0].name.removeprefix("vmlinuz-")
+        return cls(found[0], release, root / "usr/lib/modules" / release)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A kernel module; ``data`` is not compressed. ``optional``: the machine may lack what it drives."""
+
+    name: str
+    path: str
+    data: bytes
+    optional: bool
+
+
+def ordered_modules(kernel: Kernel) -> list[Module]:
+    """What to load, each module after everything that it depends on."""
+    files = _module_files(kernel.modules)
+    builtin = {_name(line) for line in (kernel.modules / "modules.builtin").read_text().split()}
+    data: dict[str, bytes] = {}
+    depends: dict[str, tuple[str, ...]] = {}
+
+    def read(name: str) -> tuple[str, ...]:
+        if name not in files:
+            raise NotFound(f"kernel {kernel.release} has no module {name}")
+        data[name] = _read_module(files[name])
+        depends[name] = dependencies(elf.modinfo(data[name]), builtin)
+        return depends[name]
+
+    required = load_order([_name(n) for n in REQUIRED if _name(n) not in builtin], read)
+    everything = load_order([*required, *(_name(n) for n in OPTIONAL if _name(n) not in builtin)], read)
+    return [
+        Module(name, _plain_path(files[name], kernel.modules), data[name], optional=name not in required)
+        for name in everything
+    ]
+
+
+def dependencies(information: Mapping[str, list[str]], builtin: Iterable[str]) -> tuple[str, ...]:
+    """Modules to load before one with this modinfo: its symbols' owners, then what it asks to have first."""
+    names = [name for value in information.get("depends", []) for name in value.split(",") if name]
+    for value in information.get("softdep", []):
+        before = re.search(r"pre:\s*((?:[\w-]+\s*(?!:))*)", value)
+        names += before[1].split() if before else []
+    present = set(builtin)
+    return tuple(dict.fromkeys(_name(name) for name in names if _name(name) not in present))
+
+
+def load_order(names: Iterable[str], depends: Callable[[str], tuple[str, ...]]) -> list[str]:
+    """Depth first: dependencies, then the module; in the given order otherwise. Malformed for a cycle."""
+    order: list[str] = []
+    entered: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        if name in entered:
+            raise Malformed(f"kernel module {name} depends on itself")
+        entered.add(name)
+        for dependency in depends(name):
+            visit(dependency)
+        order.append(name)
+
+    for name in names:
+        visit(name)
+    return order
+
+
+def modules_list(modules: Iterable[Module]) -> str:
+    """The text that ``parma_guest.modules`` reads."""
+    return "".join(f"{module.path}{' optional' if module.optional else ''}\n" for module in modules)
+
+
+def _name(path: str) -> str:
+    """A module's name as the kernel has it: file names may have a dash where the kernel has an underscore."""
+    return Path(path).name.partition(".ko")[0].replace("-", "_")
+
+
+def _module_files(directory: Path) -> dict[str, Path]:
+    return {_name(path.name): path for path in sorted((directory / "kernel").rglob("*.ko*"))}
+
+
+def _plain_path(path: Path, modules: Path) -> str:
+    """``RELEASE/kernel/.../NAME.ko``"""
+    return str(path.relative_to(modules.parent)).removesuffix(".xz")
+
+
+def _read_module(path: Path) -> bytes:
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data

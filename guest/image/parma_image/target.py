@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in the guest's own interpreter at build time, as a script; standard library only, and as little as possible.
+
+``closure DIR:DIR NAME...``  imports the modules and prints every module that is then loaded, as a Python literal:
+                             a list of (name, origin).
+``compile``                  reads lines ``SOURCE<TAB>TARGET<TAB>NAME`` from standard input; writes each TARGET, the
+                             byte code of SOURCE, to run as if it were the file NAME.
+"""
+
+import sys
+
+
+def closure(path: str, names: list[str]) -> None:
+    sys.path[:0] = path.split(":")
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(3)
+    found = set()
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        if spec is not None:
+            found.add((spec.name, spec.origin or ""))
+    print(sorted(found))
+
+
+def compile_all() -> None:
+    import _imp
+    from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined]
+
+    for line in sys.stdin:
+        source, target, name = line.rstrip("\n").split("\t")
+        with open(source, "rb") as file:
+            text = file.read()
+        code = compile(text, name, "exec", dont_inherit=True)
+        # Not checked against a source at run time: there is none in the guest.
+        data = _code_to_hash_pyc(code, _imp.source_hash(0, text), False)
+        with open(target, "wb") as file:
+            file.write(data)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "closure":
+        closure(sys.argv[2], sys.argv[3:])
+    else:
+        compile_all()
