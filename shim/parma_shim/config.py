@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's configuration: one TOML file, every key with a default, unknown keys refused.
+
+Which file: the one that the runtime's options name (``config_path`` in containerd's configuration), else the one
+built into the launcher, else :data:`DEFAULT_PATH`. A file that was named must exist; the default one need not.
+The environment has no say: whoever can set it for containerd is not always who may configure the runtime.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from parma_wire.errors import Malformed, NotFound, ParmaError
+
+DEFAULT_PATH: Final = "/etc/parma/config.toml"
+
+Value = str | int | float | list[str]
+"""What a key of the file can hold."""
+
+
+class Config(NamedTuple):
+    """Frozen. All paths are absolute."""
+
+    tee: str = "snp"
+    """``snp``, ``emulated`` (signed by a throw-away authority on this host) or ``none`` (unattested)."""
+
+    task_api: str = "auto"
+    """Version of containerd's task API that ``start`` offers: ``2``, ``3``, or ``auto`` to find out."""
+
+    image_dir: Path = Path("/usr/lib/parma/image")
+    """The guest image: kernel, initrd, firmware, manifest."""
+
+    qemu: Path = Path("/usr/bin/qemu-system-x86_64")
+    qemu_data_dir: Path | None = None
+    """QEMU's firmware files (``-L``); empty for its own."""
+
+    vhost_device_vsock: Path | None = Path("/usr/bin/vhost-device-vsock")
+    """For hosts without /dev/vhost-vsock; empty to do without."""
+
+    accelerator: str = "auto"
+    """``kvm``, ``tcg``, or ``auto``: KVM where a probe shows that it works."""
+
+    firmware: str = "direct"
+    """``direct`` (kernel loaded by QEMU) or ``ovmf`` (measured boot through the firmware; always so with ``snp``)."""
+
+    memory_mib: int = 512
+    """Guest memory when the container has no limit."""
+
+    vcpus: int = 1
+    """Virtual processors when the container has no limit."""
+
+    scratch: str = "encrypted"
+    """The writable layer: ``encrypted`` (a sparse file, key made in the guest) or ``memory`` (of the guest)."""
+
+    scratch_mib: int = 10240
+    """Size of the writable layer; nothing is allocated before it is written."""
+
+    state_dir: Path = Path("/run/parma")
+    data_dir: Path = Path("/var/lib/parma")
+    """Holds ``layers/`` (converted image layers) and ``emulated/`` (the emulated secure processor's keys)."""
+
+    layer_cache_mib: int = 20480
+    policy_dirs: tuple[Path, ...] = (Path("/etc/parma/policies"),)
+    """Folders below which the annotation ``io.parma.policy-file`` may name a policy."""
+
+    boot_timeout: float = 120.0
+    """Seconds from QEMU's start to a ready guest."""
+
+    call_timeout: float = 30.0
+    """Seconds that one request to the guest may take."""
+
+    setpriv: Path = Path("/usr/bin/setpriv")
+    python: Path = Path(sys.executable or "/usr/bin/python3")
+    """Interpreter for the short-lived helper processes."""
+
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tee": ("snp", "emulated", "none"),
+    "task_api": ("auto", "2", "3"),
+    "accelerator": ("auto", "kvm", "tcg"),
+    "firmware": ("direct", "ovmf"),
+    "scratch": ("encrypted", "memory"),
+}
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "memory_mib": (128, 1 << 24),
+    "vcpus": (1, 512),
+    "scratch_mib": (16, 1 << 27),
+    "layer_cache_mib": (0, 1 << 27),
+    "boot_timeout": (1, 3600),
+    "call_timeout": (1, 3600),
+}
+_OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock"})
+
+
+def load(path: str = "", body: bytes = b"") -> Config:
+    """Reads a configuration file, or ``body``, its content, when that is not empty.
+
+    Raises:
+        NotFound: ``path`` was named and does not exist.
+        Malformed: not TOML, an unknown key, or a value of the wrong type or out of range.
+    """
+    if not path and body:
+        return from_values(_parse(body, "the runtime's options"), "the runtime's options")
+    file = path or DEFAULT_PATH
+    try:
+        data = Path(file).read_bytes()
+    except FileNotFoundError:
+        if path:
+            raise NotFound(f"the configuration {path} does not exist") from None
+        return Config()
+    except OSError as error:
+        raise Malformed(f"the configuration {file} cannot be read: {error.strerror}") from None
+    return from_values(_parse(data, file), file)
+
+
+def load_in_child(path: str = "", body: bytes = b"") -> Config:
+    """Like :func:`load`, but parses in a forked child: the TOML parser would stay in memory as long as the shim.
+
+    For a process with one thread only.
+
+    Raises: as :func:`load`.
+    """
+    if not path and not body and not Path(DEFAULT_PATH).exists():
+        return Config()
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _send_and_exit(lambda: load(path, body), write_end)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    ok, content = marshal.loads(answer) if answer else (False, "the configuration's reader died")  # noqa: S302 - own child
+    if not ok:
+        raise Malformed(content)
+    return from_values(content, path or DEFAULT_PATH)
+
+
+def from_values(values: Mapping[str, object], source: str) -> Config:
+    """Checks what a file (called ``source`` in errors) says.
+
+    Raises:
+        Malformed: an unknown key, or a value of the wrong type or out of range.
+    """
+    checked: dict[str, object] = {}
+    for key, value in values.items():
+        if key not in Config._fields:
+            raise Malformed(f"unknown key {key!r} in {source}", hint=_suggestion(key))
+        try:
+            checked[key] = _check(key, value)
+        except ValueError as error:
+            raise Malformed(f"{key} in {source} is {value!r}", expected=str(error)) from None
+    return Config(**checked)  # type: ignore[arg-type]
+
+
+def to_values(config: Config) -> dict[str, Value]:
+    """The configuration as it would stand in a file."""
+    values: dict[str, Value] = {}
+    for key, value in config._asdict().items():
+        if value is None:
+            values[key] = ""
+        elif isinstance(value, tuple):
+            values[key] = [str(item) for item in value]
+        else:
+            values[key] = str(value) if isinstance(value, Path) else value
+    return values
+
+
+def to_toml(config: Config) -> str:
+    """The text of a file that says the same."""
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in to_values(config).items())
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def _parse(data: bytes, source: str) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise Malformed(f"{source} is not TOML: {error}") from None
+
+
+def _check(key: str, value: object) -> object:
+    """The value as the field's type; ValueError says what was expected."""
+    if key == "task_api" and isinstance(value, int):
+        value = str(value)
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise ValueError(" or ".join(_CHOICES[key]))
+        return value
+    if key in _RANGES:
+        low, high = _RANGES[key]
+        real = key.endswith("_timeout")
+        if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or not low <= value <= high:
+            raise ValueError(f"a number from {low} to {high}")
+        return float(value) if real else value
+    if key == "policy_dirs":
+        if not isinstance(value, list):
+            raise ValueError("a list of absolute paths")
+        return tuple(map(_path, value))
+    return None if key in _OPTIONAL_PATHS and value == "" else _path(value)
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("an absolute path")
+    return Path(value)
+
+
+def _suggestion(key: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, Config._fields, 1)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(Config._fields)
+
+
+def _send_and_exit(make: Callable[[], Config], pipe: int) -> None:
+    """In the child: the result over the pipe, then the end of the process."""
+    try:
+        answer: tuple[bool, object] = (True, to_values(make()))
+    except ParmaError as error:
+        answer = (False, str(error))
+    try:
+        with open(pipe, "wb") as stream:
+            stream.write(marshal.dumps(answer))
+    finally:
+        os._exit(0)
