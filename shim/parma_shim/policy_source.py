@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a container's execution policy comes from: two annotations, of which one may be given.
+
+``io.parma.policy``       base64 of the Rego text, which may be gzipped first
+``io.parma.policy-file``  a file in, or below, a directory that the host's configuration allows
+
+The bytes are handed on as they are: their SHA-256 is what the guest is launched with. Whether they are a policy is for
+the guest to say.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, NotFound, Unavailable
+from parma_wire.limits import MAX_POLICY_BYTES
+
+ANNOTATION: Final = "io.parma.policy"
+FILE_ANNOTATION: Final = "io.parma.policy-file"
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+
+
+def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequence[Path]) -> bytes | None:
+    """The policy's bytes, or None when neither annotation is given.
+
+    Raises Malformed for annotations that make no sense, Denied for a policy that is too large or a file outside
+    ``policy_dirs``, NotFound or Unavailable for one that cannot be read.
+    """
+    inline = annotations.get(ANNOTATION, "")
+    file = annotations.get(FILE_ANNOTATION, "")
+    if inline and file:
+        raise Malformed(f"both {ANNOTATION} and {FILE_ANNOTATION} are given", expected="one of them")
+    if inline:
+        return _decode(inline)
+    if file:
+        return _read(file, policy_dirs)
+    return None
+
+
+def require_policy(policy: bytes | None) -> bytes:
+    """The policy, or FailedPrecondition with one line that says how to make one."""
+    if policy:
+        return policy
+    raise FailedPrecondition(
+        "the task has no execution policy",
+        hint=f"parma policy generate IMAGE > policy.rego, then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
+    )
+
+
+def _decode(text: str) -> bytes:
+    # A bound before any work: base64 of incompressible gzip is the longest that can be right.
+    if len(text) > 2 * MAX_POLICY_BYTES:
+        raise _too_large()
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except (binascii.Error, ValueError) as error:
+        raise Malformed(f"{ANNOTATION} is not base64", expected="base64 of Rego text, optionally gzipped") from error
+    if data.startswith(_GZIP_MAGIC):
+        data = _decompress(data)
+    return _limited(data)
+
+
+def _decompress(data: bytes) -> bytes:
+    decompressor = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        result = decompressor.decompress(data, MAX_POLICY_BYTES + 1)
+    except zlib.error as error:
+        raise Malformed(f"the gzip data in {ANNOTATION} is damaged") from error
+    if len(result) <= MAX_POLICY_BYTES and (not decompressor.eof or decompressor.unused_data):
+        raise Malformed(f"the gzip data in {ANNOTATION} is cut short or followed by something else")
+    return result
+
+
+def _read(name: str, policy_dirs: Sequence[Path]) -> bytes:
+    """Open first, then ask where the opened file is: no link can be swapped in between."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise NotFound(f"the policy file {name} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"cannot open the policy file {name}: {error}") from error
+    with open(fd, "rb", buffering=0) as stream:
+        place = Path(f"/proc/self/fd/{fd}").readlink()
+        if not any(place.is_relative_to(os.path.realpath(directory)) for directory in policy_dirs):
+            allowed = ", ".join(map(str, policy_dirs)) or "none"
+            raise Denied(f"the policy file {name} is outside of the allowed directories", expected=allowed)
+        try:
+            data = stream.read(MAX_POLICY_BYTES + 1)
+        except OSError as error:
+            raise Unavailable(f"cannot read the policy file {name}: {error.strerror}") from error
+    return _limited(data or b"")
+
+
+def _limited(data: bytes) -> bytes:
+    if len(data) > MAX_POLICY_BYTES:
+        raise _too_large()
+    return data
+
+
+def _too_large() -> Denied:
+    return Denied("the policy is too large", expected=f"at most {MAX_POLICY_BYTES} bytes")

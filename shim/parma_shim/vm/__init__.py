@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtual machine: QEMU, its disks, its vsock device, and their end."""

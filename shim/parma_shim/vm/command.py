@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's command line as a pure function of what is to run.
+
+No device is there that is not needed: each is code the guest talks to and a surface the host can lie through. Disks
+are added later on the SCSI bus (a virtio event, no PCI or ACPI hot-plug).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from parma_shim.vm.image import GuestImage
+from parma_wire.errors import Malformed
+
+SCSI_CONTROLLER: Final = "scsi0"
+
+# AES-NI is left out: QEMU emulates it slowly, and the guest's generic code is faster under TCG.
+_TCG_CPU: Final = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16"
+_SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# What q35 brings unasked and a Linux guest without a screen does not use.
+_UNUSED: Final = "vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off,graphics=off"
+
+
+class VmSpec(NamedTuple):
+    """What is to be run. ``directory`` is private (0700), below the state directory, and removed with the VM."""
+
+    name: str
+    directory: Path
+    vcpus: int
+    memory_mib: int
+    host_data: bytes  # 32 bytes: SHA-256 of the policy
+    image: GuestImage
+    tee: str  # "snp", "emulated" or "none"
+
+
+class Wiring(NamedTuple):
+    """Descriptors and device arguments that exist only at run time."""
+
+    monitor: int
+    console: int
+    vsock: Sequence[str]
+
+
+def qemu_arguments(
+    spec: VmSpec, wiring: Wiring, *, accelerator: str, data_dir: Path | None, snp: Sequence[str] = ()
+) -> list[str]:
+    """Everything after QEMU's own path.
+
+    ``snp`` is the machine, CPU and launch object part made by ``parma_snp.launch`` for tee = "snp", which then stands
+    in place of ours.
+    """
+    if (spec.tee == "snp") != bool(snp):
+        raise Malformed("SNP launch options go with tee = 'snp' and with nothing else")
+    size = spec.memory_mib * 1024 * 1024
+    memory = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": size, "share": True, "prealloc": False}
+    arguments = [
+        *("-name", f"guest={_escape(spec.name)}"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-vga", "none"),
+        *("-sandbox", _SANDBOX),
+        # Without slots and maxmem, and with as many vCPUs as may ever be: nothing can be plugged in.
+        *("-m", f"{spec.memory_mib}M", "-smp", f"{spec.vcpus},maxcpus={spec.vcpus}"),
+        *("-object", json.dumps(memory, separators=(",", ":"))),
+        *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
+        *("-chardev", f"socket,id=monitor,fd={wiring.monitor}", "-mon", "chardev=monitor,mode=control"),
+        *("-chardev", f"socket,id=console,fd={wiring.console}", "-serial", "chardev:console"),
+        *("-device", f"virtio-scsi-pci,id={SCSI_CONTROLLER}"),
+        *wiring.vsock,
+    ]
+    if data_dir is not None:
+        arguments += ["-L", str(data_dir)]
+    arguments += snp or _machine(accelerator)
+    return arguments + _kernel(spec)
+
+
+def _machine(accelerator: str) -> list[str]:
+    cpu = "host,migratable=off" if accelerator == "kvm" else _TCG_CPU
+    machine = f"q35,accel={accelerator},memory-backend=ram1,{_UNUSED}"
+    if accelerator == "kvm":
+        machine += ",kernel-irqchip=split"
+    return ["-machine", machine, "-cpu", cpu]
+
+
+def _kernel(spec: VmSpec) -> list[str]:
+    image = spec.image
+    return [
+        *("-kernel", str(image.kernel.path), "-initrd", str(image.initrd.path)),
+        *("-append", image.command_line(spec.tee)),
+    ]
+
+
+def _escape(value: str) -> str:
+    """A value inside a comma-separated option."""
+    return value.replace(",", ",,")
