@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The framework: decides each enforcement point from the policy, what was allowed before, and the request.
+
+``decide`` is pure: no input or output, no clock, nothing changed in place. It raises nothing but ``Malformed``, for a
+request that is not of the shape which the point declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..model import Policy
+from ..points import POINTS, Default, EnforcementPoint
+from .decision import Decision, Kind, Reason, allowed, denied, policy_error
+from .handlers import HANDLERS
+from .state import State
+from .view import GUEST, Platform, View
+
+__all__ = ["GUEST", "POINTS", "Decision", "Kind", "Platform", "Reason", "State", "decide"]
+
+
+def decide(
+    policy: Policy, state: State, point: str, request: Mapping[str, object] | object, *, platform: Platform = GUEST
+) -> tuple[Decision, State]:
+    """Decides one request at one enforcement point: the answer and the state after it.
+
+    A denied request leaves the state as it is. ``request`` is the point's input document, or an instance of its
+    request class. Raises Malformed where it is neither.
+    """
+    declared = POINTS.get(point)
+    if declared is None:
+        return policy_error(point[:80], "unknown_point", f"enforcement point rule {point[:80]} does not exist"), state
+    typed = declared.schema.decode(request, point) if declared.linux else request
+    view = View(policy, state, platform)
+    if policy.api_problem or policy.api_version is None:
+        return policy_error(point, "api_version", policy.api_problem), state
+    if point in policy.rules or (declared.default is Default.FRAMEWORK and policy.api_version < declared.introduced):
+        return HANDLERS[point](view, typed) if declared.linux else (denied(point, _not_linux(declared)), state)
+    if policy.api_version >= declared.introduced:
+        return policy_error(point, "no_rule", f"rule for {point} is missing from policy"), state
+    if declared.default is Default.ALLOW:
+        return allowed(point), state
+    return denied(point, _old_policy(declared), *_also(view, declared, typed)), state
+
+
+def _not_linux(point: EnforcementPoint) -> Reason:
+    text = f"{point.name} does not exist on Linux"
+    return Reason("not_linux", text, text)
+
+
+def _old_policy(point: EnforcementPoint) -> Reason:
+    text = "the policy is older than this enforcement point"
+    return Reason("old_policy", text, text, change=f'"api_version" would have to be {point.introduced} or newer')
+
+
+def _also(view: View, point: EnforcementPoint, request: object) -> tuple[Reason, ...]:
+    """What the framework would have had against the request; kept for its topics."""
+    return HANDLERS[point.name](view, request)[0].reasons if point.linux else ()

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Creating containers, running commands in them, signals, and their end.
+
+A container id starts with all containers of the policy that have the layers of its overlay. Every allowed request
+leaves those that allow it: what was allowed decides what will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..model import Container, EnvRules
+from ..requests import CreateContainer, ExecInContainer, ShutdownContainer, SignalContainerProcess
+from . import explain
+from .decision import Decision, Reason, denied
+from .matching import default_capabilities, mounts_refused, new_privileges_allowed, user_allowed
+from .narrowing import CAPABILITY_DROPPING_SINCE, CapabilityChoice, EnvChoice, choose_capabilities, choose_env
+from .state import Started, State, with_item, without
+from .view import View, unusable
+
+Outcome = tuple[Decision, State]
+_Process = CreateContainer | ExecInContainer
+_Explain = Callable[[Container], list[Reason]]
+
+
+def create_container(view: View, request: CreateContainer) -> Outcome:
+    """A container may be created once for each id, on an overlay mounted for it, as some candidate says."""
+    point, state = "create_container", view.state
+    if request.container_id in state.started:
+        text = "this container id was used before"
+        return denied(point, Reason("already_started", text, "container already started")), state
+    candidates = state.candidates(request.container_id)
+    if not candidates:
+        return denied(point, *_no_candidates(view)), state
+    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
+    if repeated:
+        return denied(point, *repeated), state
+
+    def explanation(container: Container) -> list[Reason]:
+        return _why_not_create(view, container, request)
+
+    remaining = tuple(container for container in candidates if _may_create(view, container, request))
+    outcome = _process(view, point, candidates, remaining, request, request.privileged, explanation)
+    if not isinstance(outcome, tuple):
+        return outcome, state
+    env, caps = outcome
+    remaining = caps.candidates
+    stdio = remaining[0].allow_stdio_access
+    if any(container.allow_stdio_access != stdio for container in remaining):
+        return denied(point, explain.stdio_undecidable("containers")), state
+    decision = Decision(True, point, env_list=env.kept, caps=caps.kept, allow_stdio_access=stdio)
+    return decision, view.after(
+        matches=with_item(state.matches, request.container_id, remaining),
+        started=with_item(state.started, request.container_id, Started(request.privileged, stdio)),
+    )
+
+
+def exec_in_container(view: View, request: ExecInContainer) -> Outcome:
+    """A command may be run in a created container if some candidate lists it."""
+    point, state = "exec_in_container", view.state
+    started = state.started.get(request.container_id)
+    if started is None:
+        return denied(point, *_not_started(view)), state
+    candidates = state.candidates(request.container_id)
+    if not candidates:
+        return denied(point, _shut_down("invalid command")), state
+    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
+    if repeated:
+        return denied(point, *repeated), state
+
+    def explanation(container: Container) -> list[Reason]:
+        return _why_not_exec(view, container, request, started.privileged)
+
+    remaining = tuple(container for container in candidates if _may_exec(container, request))
+    outcome = _process(view, point, candidates, remaining, request, started.privileged, explanation)
+    if not isinstance(outcome, tuple):
+        return outcome, state
+    env, caps = outcome
+    decision = Decision(
+        True,
+        point,
+        env_list=env.kept,
+        caps=caps.kept,
+        allow_stdio_access=started.allow_stdio_access,
+    )
+    return decision, view.after(matches=with_item(state.matches, request.container_id, caps.candidates))
+
+
+def signal_container_process(view: View, request: SignalContainerProcess) -> Outcome:
+    """A signal must be listed: for the container's first process, or for the command that the process was run with."""
+    point, state = "signal_container_process", view.state
+    if request.container_id not in state.started:
+        return denied(point, *_not_started(view)), state
+    candidates = state.candidates(request.container_id)
+    remaining = tuple(container for container in candidates if request.signal in _signals(container, request))
+    if not remaining:
+        return denied(point, _signal_reason(candidates, request)), state
+    return (
+        Decision(True, point),
+        view.after(matches=with_item(state.matches, request.container_id, remaining)),
+    )
+
+
+def shutdown_container(view: View, request: ShutdownContainer) -> Outcome:
+    """A created container may be ended, also repeatedly. Its id cannot be used again."""
+    point, state = "shutdown_container", view.state
+    started = state.started.get(request.container_id)
+    if started is None:
+        return denied(point, *_not_started(view)), state
+    ended = Started(started.privileged, started.allow_stdio_access, shut_down=True)
+    return (
+        Decision(True, point),
+        view.after(
+            matches=without(state.matches, request.container_id),
+            started=with_item(state.started, request.container_id, ended),
+        ),
+    )
+
+
+# -- shared by create and exec -----------------------------------------------------------------------------------
+
+
+def _process(
+    view: View,
+    point: str,
+    candidates: Sequence[Container],
+    remaining: tuple[Container, ...],
+    request: _Process,
+    privileged: bool,
+    explanation: _Explain,
+) -> Decision | tuple[EnvChoice[Container], CapabilityChoice[Container]]:
+    """Environment and capabilities, which are decided alike: the choices, or the denial."""
+    flags, framework = view.policy.flags, view.policy.framework_version
+    if not remaining:
+        return denied(point, *_closest(candidates, explanation))
+    env = choose_env(remaining, _env_rules, request.env_list, dropping=flags.allow_environment_variable_dropping)
+    if env.undecided:
+        return denied(point, explain.env_undecidable(*env.undecided))
+    caps = choose_capabilities(
+        env.candidates,
+        lambda container: default_capabilities(view, container, privileged),
+        request.capabilities,
+        dropping=flags.allow_capability_dropping and framework is not None and framework >= CAPABILITY_DROPPING_SINCE,
+    )
+    if caps.undecided:
+        return denied(point, explain.capabilities_undecidable())
+    if not caps.candidates:
+        return denied(point, *_closest(remaining, explanation))
+    return env, caps
+
+
+def _env_rules(container: Container) -> EnvRules:
+    return container.env_rules
+
+
+def _closest(candidates: Sequence[Container], explanation: _Explain) -> list[Reason]:
+    """The reasons of the candidate with the fewest; of several, one with the right command, else the first."""
+    explanations = [explanation(container) for container in candidates]
+    return min(explanations, key=lambda reasons: (len(reasons), any(reason.code == "command" for reason in reasons)))
+
+
+def _may_create(view: View, container: Container, request: CreateContainer) -> bool:
+    return (
+        container.command == request.arg_list
+        and container.working_dir == request.working_dir
+        and new_privileges_allowed(container, request.no_new_privileges)
+        and (container.allow_elevated or not request.privileged)
+        and container.seccomp_profile_sha256 == request.seccomp_profile_sha256
+        and not request.devices
+        and user_allowed(container.user, request)
+        and not mounts_refused(view, container, request)
+    )
+
+
+def _may_exec(container: Container, request: ExecInContainer) -> bool:
+    return (
+        any(process.command == request.arg_list for process in container.exec_processes)
+        and container.working_dir == request.working_dir
+        and new_privileges_allowed(container, request.no_new_privileges)
+        and user_allowed(container.user, request)
+    )
+
+
+def _why_not_create(view: View, container: Container, request: CreateContainer) -> list[Reason]:
+    reasons = []
+    if container.command != request.arg_list:
+        reasons.append(explain.command(container.command, request.arg_list))
+    if request.privileged and not container.allow_elevated:
+        reasons.append(explain.privileged())
+    reasons += _why_not_common(container, request)
+    refused = mounts_refused(view, container, request)
+    if refused:
+        reasons.append(explain.mounts(container, refused))
+    if container.seccomp_profile_sha256 != request.seccomp_profile_sha256:
+        reasons.append(explain.seccomp(container.seccomp_profile_sha256, request.seccomp_profile_sha256))
+    if request.devices:
+        reasons.append(explain.devices(request.devices))
+    return reasons + _why_not_narrowed(view, container, request, request.privileged)
+
+
+def _why_not_exec(view: View, container: Container, request: ExecInContainer, privileged: bool) -> list[Reason]:
+    reasons = []
+    if not any(process.command == request.arg_list for process in container.exec_processes):
+        reasons.append(explain.exec_command(container, request.arg_list))
+    return [*reasons, *_why_not_common(container, request), *_why_not_narrowed(view, container, request, privileged)]
+
+
+def _why_not_common(container: Container, request: _Process) -> list[Reason]:
+    reasons = []
+    if container.working_dir != request.working_dir:
+        reasons.append(explain.working_dir(container.working_dir, request.working_dir))
+    if not user_allowed(container.user, request):
+        reasons.append(explain.user(container, request))
+    if not new_privileges_allowed(container, request.no_new_privileges):
+        reasons.append(explain.no_new_privileges())
+    return reasons
+
+
+def _why_not_narrowed(view: View, container: Container, request: _Process, privileged: bool) -> list[Reason]:
+    flags = view.policy.flags
+    dropping = flags.allow_environment_variable_dropping
+    reasons = explain.env(container.env_rules, request.env_list, dropping=dropping)
+    expected = default_capabilities(view, container, privileged)
+    offered = request.capabilities.intersection(expected) if flags.allow_capability_dropping else request.capabilities
+    if not expected.same_as(offered):
+        reasons.append(explain.capabilities(expected, request.capabilities))
+    return reasons
+
+
+# -- reasons -----------------------------------------------------------------------------------------------------
+
+
+def _no_candidates(view: View) -> list[Reason]:
+    text = "no overlay of layers in the policy is mounted for this container"
+    return [*unusable(view), Reason("no_overlay", text, "invalid command")]
+
+
+def _not_started(view: View) -> list[Reason]:
+    return [*unusable(view), Reason("not_started", "there is no such container", "container not started")]
+
+
+def _shut_down(topic: str) -> Reason:
+    return Reason("shut_down", "the container was shut down", topic)
+
+
+def _signals(container: Container, request: SignalContainerProcess) -> frozenset[int]:
+    if request.is_init_process:
+        return container.signals
+    processes = (process for process in container.exec_processes if process.command == request.arg_list)
+    return frozenset(signal for process in processes for signal in process.signals)
+
+
+def _signal_reason(candidates: Sequence[Container], request: SignalContainerProcess) -> Reason:
+    topic = "target isn't allowed to receive the signal"
+    if not candidates:
+        return _shut_down(topic)
+    accepted = sorted(set().union(*(_signals(container, request) for container in candidates)))
+    what = "the container" if request.is_init_process else f"command {explain.shown(request.arg_list)}"
+    where = '"signals"' if request.is_init_process else 'the "signals" of the exec process'
+    return Reason(
+        "signal",
+        f"signal is not one that the policy lets {what} receive",
+        topic,
+        f"one of {accepted}" if accepted else "none",
+        str(request.signal),
+        f"{where} would have to list {request.signal}",
+    )

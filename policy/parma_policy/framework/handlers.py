@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which function decides which enforcement point. A function is named as its point; importing this module checks
+that none is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, Final
+
+from ..points import POINTS
+from . import containers, fragments, mounts, switches
+from .decision import Decision
+from .state import State
+from .view import View
+
+Handler = Callable[[View, Any], tuple[Decision, State]]
+
+_FUNCTIONS: Final[tuple[Handler, ...]] = (
+    mounts.mount_device,
+    mounts.unmount_device,
+    mounts.rw_mount_device,
+    mounts.rw_unmount_device,
+    mounts.mount_blockdev,
+    mounts.unmount_blockdev,
+    mounts.mount_overlay,
+    mounts.unmount_overlay,
+    mounts.scratch_mount,
+    mounts.scratch_unmount,
+    mounts.plan9_mount,
+    mounts.plan9_unmount,
+    containers.create_container,
+    containers.exec_in_container,
+    containers.signal_container_process,
+    containers.shutdown_container,
+    switches.exec_external,
+    switches.get_properties,
+    switches.dump_stacks,
+    switches.runtime_logging,
+    switches.host_network,
+    switches.log_provider,
+    switches.load_transparency_trust_list,
+    fragments.load_fragment,
+)
+
+HANDLERS: Final = MappingProxyType({function.__name__: function for function in _FUNCTIONS})
+"""Deciding function by enforcement point."""
+
+if HANDLERS.keys() != {name for name, point in POINTS.items() if point.linux}:
+    raise AssertionError("an enforcement point has no function, or a function no point")

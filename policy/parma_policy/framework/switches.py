@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enforcement points that a flag or a short list decides, and processes outside of containers."""
+
+from __future__ import annotations
+
+from ..model import ExternalProcess
+from ..requests import Empty, ExecExternal, LoadTransparencyTrustList, LogProvider
+from . import explain
+from .decision import Decision, Reason, denied
+from .explain import shown
+from .narrowing import choose_env
+from .state import State
+from .view import View, unusable
+
+Outcome = tuple[Decision, State]
+
+
+def _switch(view: View, point: str, flag: str, topic: str, *, on: bool) -> Outcome:
+    if on:
+        return Decision(True, point), view.state
+    reason = Reason("flag", "the policy does not allow it", topic, change=f'"{flag}" would have to be true')
+    return denied(point, reason), view.state
+
+
+def get_properties(view: View, _request: Empty) -> Outcome:
+    """Statistics, process lists and the like."""
+    on, topic = view.policy.flags.allow_properties_access, "properties access not allowed"
+    return _switch(view, "get_properties", "allow_properties_access", topic, on=on)
+
+
+def dump_stacks(view: View, _request: Empty) -> Outcome:
+    """Stacks of the enforcer itself."""
+    on, topic = view.policy.flags.allow_dump_stacks, "dumping of stacks not allowed"
+    return _switch(view, "dump_stacks", "allow_dump_stacks", topic, on=on)
+
+
+def runtime_logging(view: View, _request: Empty) -> Outcome:
+    """The enforcer's own log."""
+    on, topic = view.policy.flags.allow_runtime_logging, "runtime logging not allowed"
+    return _switch(view, "runtime_logging", "allow_runtime_logging", topic, on=on)
+
+
+def host_network(view: View, _request: Empty) -> Outcome:
+    """The VM's network for a container."""
+    on, topic = view.policy.flags.allow_host_network, "host network not allowed"
+    return _switch(view, "host_network", "allow_host_network", topic, on=on)
+
+
+def log_provider(view: View, request: LogProvider) -> Outcome:
+    """Sources of log events; names compare without regard to case."""
+    point = "log_provider"
+    listed = {name.lower() for name in view.policy.allowed_log_providers or ()}
+    kept = tuple(name for name in request.providers if name.lower() in listed)
+    if len(kept) != len(request.providers) and not view.policy.flags.allow_log_provider_dropping:
+        refused = [name for name in request.providers if name.lower() not in listed]
+        text = f"log provider {shown(refused[0])} is not in the policy"
+        return denied(point, Reason("provider", text, "log provider not allowed by policy")), view.state
+    return Decision(True, point, providers_to_keep=kept), view.state
+
+
+def exec_external(view: View, request: ExecExternal) -> Outcome:
+    """A process outside of the containers, listed as such."""
+    point = "exec_external"
+    processes = tuple(view.external_processes())
+    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
+    remaining = tuple(p for p in processes if p.command == request.arg_list and p.working_dir == request.working_dir)
+    dropping = view.policy.flags.allow_environment_variable_dropping
+    env = choose_env(remaining, lambda process: process.env_rules, request.env_list, dropping=dropping)
+    if env.undecided:
+        return denied(point, explain.env_undecidable(*env.undecided)), view.state
+    if not env.candidates or repeated:
+        return denied(point, *(repeated or _why_not(view, processes, request, dropping=dropping))), view.state
+    stdio = env.candidates[0].allow_stdio_access
+    if any(process.allow_stdio_access != stdio for process in env.candidates):
+        return denied(point, explain.stdio_undecidable("external processes")), view.state
+    decision = Decision(True, point, env_list=env.kept, allow_stdio_access=stdio)
+    return decision, view.state
+
+
+def _why_not(
+    view: View, processes: tuple[ExternalProcess, ...], request: ExecExternal, *, dropping: bool
+) -> list[Reason]:
+    def explanation(process: ExternalProcess) -> list[Reason]:
+        reasons = []
+        if process.command != request.arg_list:
+            reasons.append(explain.command(process.command, request.arg_list))
+        if process.working_dir != request.working_dir:
+            reasons.append(explain.working_dir(process.working_dir, request.working_dir))
+        return reasons + explain.env(process.env_rules, request.env_list, dropping=dropping)
+
+    if processes:
+        return min(map(explanation, processes), key=len)
+    return [*unusable(view), Reason("command", "the policy lists no external processes", "invalid command")]
+
+
+def load_transparency_trust_list(view: View, request: LoadTransparencyTrustList) -> Outcome:
+    """A trust list whose envelope was checked: issuer, subject and version decide which ledgers it may name."""
+    point = "load_transparency_trust_list"
+    rules = [
+        rule
+        for rule in view.trust_list_rules()
+        if rule.issuer == request.issuer and rule.subject == request.subject and request.svn >= rule.minimum_svn
+    ]
+    if not rules:
+        text = "no rule of the policy accepts this issuer, subject and version"
+        topic = "no TTL candidate matches the provided TTL's issuer, subject and svn"
+        return denied(point, *unusable(view), Reason("trust_list", text, topic)), view.state
+    accepted = {ledger for rule in rules for ledger in rule.allowed_ledgers}
+    ledgers = tuple(ledger for ledger in request.ledgers if ledger in accepted or "*" in accepted)
+    if not ledgers:
+        text = "the list names no ledger that the policy accepts"
+        topic = "The provided TTL does not contain any ledgers it is allowed to load"
+        return denied(point, Reason("ledgers", text, topic)), view.state
+    return Decision(True, point, allowed_ledgers=ledgers), view.state

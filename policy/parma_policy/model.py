@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The execution policy as typed, immutable values. Made by ``parma_policy.reader``, read by ``parma_policy.framework``.
+
+Names follow the policy's own (``reference``: the objects of confidential-container policies in use today).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+from .patterns import TextPattern
+from .versions import Version
+
+IdStrategy = Literal["any", "id", "name", "re2"]
+
+CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", "ambient")
+"""The five sets, in the order in which they are compared and printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvRule:
+    """Which environment variables may be given: ``pattern`` on the whole ``NAME=value``, or one on each part."""
+
+    pattern: TextPattern
+    """On ``NAME=value``; on the name alone where ``value`` is given."""
+    value: TextPattern | None
+    required: bool
+
+    def matches(self, variable: str) -> bool:
+        """Whether this rule accepts ``variable``, a ``NAME=value`` text."""
+        if self.value is None:
+            return self.pattern.matches(variable)
+        name, separator, value = variable.partition("=")
+        return bool(separator) and self.pattern.matches(name) and self.value.matches(value)
+
+    def describe(self) -> str:
+        """The variable's name as the rule has it; never its value."""
+        return self.pattern.text.partition("=")[0] if self.value is None else self.pattern.text
+
+
+@dataclass(frozen=True, slots=True)
+class EnvRules:
+    """A list of rules, prepared so that literal ones cost one lookup."""
+
+    rules: tuple[EnvRule, ...]
+    _literal: frozenset[str] = field(init=False, compare=False, repr=False)
+    _other: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        literal = [rule for rule in self.rules if rule.value is None and rule.pattern.strategy == "string"]
+        object.__setattr__(self, "_literal", frozenset(rule.pattern.text for rule in literal))
+        object.__setattr__(self, "_other", tuple(rule for rule in self.rules if rule not in literal))
+
+    def accepts(self, variable: str) -> bool:
+        """Whether some rule accepts ``variable``."""
+        return variable in self._literal or any(rule.matches(variable) for rule in self._other)
+
+    def unaccepted(self, variables: tuple[str, ...]) -> list[str]:
+        """The variables that no rule accepts, in the order given."""
+        return [variable for variable in variables if not self.accepts(variable)]
+
+    def unmet(self, variables: tuple[str, ...]) -> list[EnvRule]:
+        """The required rules that no variable fulfils."""
+        return [rule for rule in self.rules if rule.required and not any(map(rule.matches, variables))]
+
+    def allow(self, variables: tuple[str, ...]) -> bool:
+        """Whether every variable is accepted and every required rule fulfilled."""
+        return all(map(self.accepts, variables)) and not self.unmet(variables)
+
+    def __add__(self, other: EnvRules) -> EnvRules:
+        return EnvRules(self.rules + other.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRule:
+    """One mount that may be asked for. ``source`` is literal, or an expression behind ``sandbox://``,
+    ``hugepages://``; ``plan9://`` stands for any share mounted for the container."""
+
+    destination: str
+    source: str
+    type: str
+    options: tuple[str, ...]
+    source_tail: TextPattern | None = field(default=None, compare=False, repr=False)
+    """What follows the ``sandbox://`` or ``hugepages://`` prefix, compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdName:
+    """Accepts a user or group: by anything, numeric id, name, or expression on the name."""
+
+    pattern: str
+    strategy: IdStrategy
+    _expression: TextPattern | None = field(default=None, compare=False, repr=False)
+
+    def matches(self, number: str, name: str) -> bool:
+        """Whether the user or group with this id and name (both as text) is accepted."""
+        match self.strategy:
+            case "any":
+                return True
+            case "id":
+                return number == self.pattern
+            case "name":
+                return name == self.pattern
+            case "re2":
+                return self._expression is not None and self._expression.matches(name)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The user of a container. ``umask`` is four octal digits."""
+
+    user: IdName
+    groups: tuple[IdName, ...]
+    umask: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The five Linux capability sets. Lists in a policy and in a request are compared as sets of equal length."""
+
+    bounding: tuple[str, ...] = ()
+    effective: tuple[str, ...] = ()
+    inheritable: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+    def sets(self) -> tuple[tuple[str, ...], ...]:
+        """The five lists in the order of ``CAPABILITY_SETS``."""
+        return self.bounding, self.effective, self.inheritable, self.permitted, self.ambient
+
+    def same_as(self, other: Capabilities) -> bool:
+        """Whether all five are equal as sets, duplicates counting as a difference."""
+        return all(
+            len(mine) == len(theirs) and set(mine) == set(theirs)
+            for mine, theirs in zip(self.sets(), other.sets(), strict=True)
+        )
+
+    def intersection(self, other: Capabilities) -> Capabilities:
+        """Per set the members of ``self`` that ``other`` has too, each once, in order."""
+        return Capabilities(
+            *(
+                tuple(dict.fromkeys(name for name in mine if name in theirs))
+                for mine, theirs in zip(self.sets(), other.sets(), strict=True)
+            )
+        )
+
+    def count(self) -> int:
+        """Number of members of all five sets together."""
+        return sum(map(len, self.sets()))
+
+
+@dataclass(frozen=True, slots=True)
+class ExecProcess:
+    """A command that may be run in a started container, and the signals that it may get."""
+
+    command: tuple[str, ...]
+    signals: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Everything that one container may be."""
+
+    command: tuple[str, ...]
+    env_rules: EnvRules
+    layers: tuple[str, ...]
+    """dm-verity root hashes, 64 lower-case hex digits each, base layer first."""
+    mounts: tuple[MountRule, ...]
+    exec_processes: tuple[ExecProcess, ...]
+    signals: frozenset[int]
+    """That the container's first process may get."""
+    allow_elevated: bool
+    working_dir: str
+    allow_stdio_access: bool
+    no_new_privileges: bool
+    user: User
+    capabilities: Capabilities | None
+    """None: the defaults of privileged or unprivileged containers."""
+    seccomp_profile_sha256: str
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalProcess:
+    """A process that may run in the VM outside of any container."""
+
+    command: tuple[str, ...]
+    env_rules: EnvRules
+    working_dir: str
+    allow_stdio_access: bool
+
+
+SvnValue = int | Version
+"""A security version number: a whole number, or a semantic version. The two kinds are never compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentRule:
+    """A signed fragment that may be loaded."""
+
+    issuer: str
+    feed: str
+    minimum_svn: SvnValue | None
+    """None: not a version at all, so nothing satisfies it."""
+    includes: frozenset[str]
+    parameters: Mapping[str, object] | None = None
+    required_receipts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrustListRule:
+    """A transparency trust list that may be loaded."""
+
+    issuer: str
+    subject: str
+    minimum_svn: int
+    allowed_ledgers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformRule:
+    """Environment and mounts that the platform adds to every container; each makes one variant of each container."""
+
+    env_rules: EnvRules
+    mounts: tuple[MountRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Switches of a policy. Absent is off."""
+
+    allow_properties_access: bool = False
+    allow_dump_stacks: bool = False
+    allow_runtime_logging: bool = False
+    allow_host_network: bool = False
+    allow_environment_variable_dropping: bool = False
+    allow_unencrypted_scratch: bool = False
+    allow_capability_dropping: bool = False
+    allow_log_provider_dropping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerIndex:
+    """Containers and what is asked of them most: by layers, and the set of all layers."""
+
+    containers: tuple[Container, ...] = ()
+    by_layers: Mapping[tuple[str, ...], tuple[Container, ...]] = field(init=False, compare=False, repr=False)
+    layers: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        groups: dict[tuple[str, ...], list[Container]] = {}
+        for container in self.containers:
+            groups.setdefault(container.layers, []).append(container)
+        by_layers = MappingProxyType({layers: tuple(group) for layers, group in groups.items()})
+        object.__setattr__(self, "by_layers", by_layers)
+        object.__setattr__(self, "layers", frozenset(layer for layers in groups for layer in layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A loaded execution policy.
+
+    ``api_problem`` and ``framework_problem`` are empty for a good policy. With an ``api_problem`` every request is
+    refused; with a ``framework_problem`` the policy has no containers, external processes and fragments, whatever
+    its text lists (its flags still count).
+    """
+
+    sha256: bytes
+    """Of the policy's bytes as loaded: what HOST_DATA must be."""
+    api_version: Version | None
+    framework_version: Version | None
+    api_problem: str = ""
+    framework_problem: str = ""
+    rules: frozenset[str] = frozenset()
+    """Enforcement points that the policy hands to the framework."""
+    has_reason: bool = False
+    flags: Flags = field(default_factory=Flags)
+    containers: ContainerIndex = field(default_factory=ContainerIndex)
+    mountable_layers: frozenset[str] = frozenset()
+    """Root hashes that read-only devices may have."""
+    external_processes: tuple[ExternalProcess, ...] = ()
+    fragments: tuple[FragmentRule, ...] = ()
+    platform_rules: tuple[PlatformRule, ...] = ()
+    transparency_trust_lists: tuple[TrustListRule, ...] = ()
+    allowed_log_providers: tuple[str, ...] | None = None
+    parity: bool = False
+    """Decide exactly as the reference enforcer does, without the extra strictness listed in ``strictness``."""

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole policy, from its text."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from parma_wire.errors import Malformed
+
+from ..model import (
+    Container,
+    ContainerIndex,
+    ExternalProcess,
+    Flags,
+    FragmentRule,
+    PlatformRule,
+    Policy,
+    TrustListRule,
+)
+from ..points import POINTS
+from ..versions import FRAMEWORK_VERSION, Version, version
+from .containers import ContainerReader
+from .delegated import fragment_rule, trust_list_rule
+from .limits import MAX_CONTAINERS, MAX_POLICY_BYTES
+from .shape import Node
+from .syntax import Array, Document, Object, Reference, Statement, parse
+
+_LISTS_SINCE: Final = version("0.5.0")
+"""Framework version before which platform_rules and transparency_trust_lists do not count."""
+_FLAGS: Final = tuple(Flags.__dataclass_fields__)
+_DATA: Final = (
+    "api_version",
+    "api_svn",
+    "framework_version",
+    "framework_svn",
+    "containers",
+    "external_processes",
+    "fragments",
+    "platform_rules",
+    "transparency_trust_lists",
+    "allowed_log_providers",
+    *_FLAGS,
+)
+_REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
+_RULES_HINT: Final = "a policy with Rego rules of its own needs the guest image variant with a Rego engine"
+_REASON_FORMS: Final = "data.framework.reason, or an object of data.framework.errors and data.framework.error_objects"
+
+
+def load(data: bytes, *, parity: bool = False) -> Policy:
+    """Reads an execution policy from the bytes that HOST_DATA is the hash of.
+
+    ``parity`` switches off the strictness listed in ``parma_policy.strictness``; never in a guest. Raises Malformed,
+    mostly PolicyTextError, which says line and column.
+    """
+    return _build(parse(decode(data)), hashlib.sha256(data).digest(), parity=parity)
+
+
+def decode(data: bytes) -> str:
+    """The text of a policy, its size checked. Raises Malformed."""
+    if len(data) > MAX_POLICY_BYTES:
+        raise Malformed(f"the policy has {len(data)} bytes", expected=f"at most {MAX_POLICY_BYTES}")
+    if not data.strip():
+        raise Malformed("the policy is empty", hint="make one with 'parma policy generate'")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the policy is not UTF-8 text: bad byte at offset {error.start}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionClaim:
+    """A version that a text claims under one of two names, and what is wrong with it (empty: nothing)."""
+
+    version: Version | None
+    problem: str
+
+
+def _claimed(document: Document, name: str, old_name: str) -> tuple[VersionClaim, object]:
+    given = [document.statements[key].value for key in (name, old_name) if key in document.statements]
+    if not given:
+        return VersionClaim(None, f"{name} is missing"), None
+    if len(given) == 2 and given[0] != given[1]:
+        return VersionClaim(None, f"{name} and {old_name} have different values"), given[0]
+    value = given[0]
+    parsed = Version.parse(value) if isinstance(value, str) else None
+    problem = "" if parsed else f"{name} is not a semantic version"
+    return VersionClaim(parsed, problem), value
+
+
+def framework_claim(document: Document) -> VersionClaim:
+    """The framework version of a policy or fragment, checked against ours."""
+    claim, value = _claimed(document, "framework_version", "framework_svn")
+    ours = FRAMEWORK_VERSION
+    if value is None and claim.version is None:
+        return VersionClaim(None, f"framework_version is missing. Current version: {ours}")
+    if claim.version is not None and claim.version > ours:
+        problem = f"framework_version is ahead of the current version: {claim.version} is greater than {ours}"
+        return VersionClaim(claim.version, problem)
+    return claim
+
+
+def _api_claim(document: Document) -> VersionClaim:
+    claim, value = _claimed(document, "api_version", "api_svn")
+    if claim.version is None and value is None:
+        return VersionClaim(None, "policy does not define api_version")
+    return claim
+
+
+def node_of(document: Document, statement: Statement) -> Node:
+    """The value of a definition."""
+    return Node(document.source, statement.value, statement.value_offset, statement.name)
+
+
+def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
+    if document.package != "policy":
+        raise document.source.error(0, f"package {document.package}", expected="package policy")
+    rules = frozenset(_check_names(document, parity=parity))
+    api = _api_claim(document)
+    framework = framework_claim(document)
+    reader = ContainerReader(framework.version or FRAMEWORK_VERSION, parity)
+    items = PolicyItems.read(document, reader) if not framework.problem else PolicyItems()
+    return Policy(
+        sha256=sha256,
+        api_version=api.version,
+        framework_version=framework.version,
+        api_problem=api.problem,
+        framework_problem=framework.problem,
+        rules=rules,
+        has_reason="reason" in document.statements,
+        flags=_flags(document),
+        containers=items.containers,
+        mountable_layers=_mountable_layers(document, items.containers, parity=parity),
+        external_processes=items.external_processes,
+        fragments=items.fragments,
+        platform_rules=items.platform_rules,
+        transparency_trust_lists=items.transparency_trust_lists,
+        allowed_log_providers=_log_providers(document),
+        parity=parity,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyItems:
+    """The lists that a policy defines and that a fragment can contribute to."""
+
+    containers: ContainerIndex = field(default_factory=ContainerIndex)
+    external_processes: tuple[ExternalProcess, ...] = ()
+    fragments: tuple[FragmentRule, ...] = ()
+    platform_rules: tuple[PlatformRule, ...] = ()
+    transparency_trust_lists: tuple[TrustListRule, ...] = ()
+
+    @classmethod
+    def read(cls, document: Document, reader: ContainerReader) -> PolicyItems:
+        """The lists of a document whose framework version is known."""
+        containers: list[Container] = [reader.container(node) for node in _list(document, "containers", MAX_CONTAINERS)]
+        current = reader.framework_version >= _LISTS_SINCE
+        return cls(
+            ContainerIndex(tuple(containers)),
+            tuple(reader.external_process(node) for node in _list(document, "external_processes")),
+            tuple(fragment_rule(node, parity=reader.parity) for node in _list(document, "fragments")),
+            tuple(reader.platform_rule(node) for node in _list(document, "platform_rules") if current),
+            tuple(trust_list_rule(node) for node in _list(document, "transparency_trust_lists") if current),
+        )
+
+
+def _list(document: Document, name: str, limit: int = 1000) -> Iterator[Node]:
+    statement = document.statements.get(name)
+    return node_of(document, statement).elements(limit) if statement else iter(())
+
+
+def _check_names(document: Document, *, parity: bool) -> Iterator[str]:
+    """Checks that every definition is known; yields the enforcement points handed to the framework."""
+    for name, statement in document.statements.items():
+        if name == "reason":
+            _check_reason(document, statement)
+        elif name in POINTS:
+            _check_rule(document, statement)
+            yield name
+        elif name not in _DATA and not parity:
+            close = difflib.get_close_matches(name, [*_DATA, *POINTS, "reason"], 1)
+            hint = f"did you mean {close[0]!r}?" if close else _RULES_HINT
+            raise document.source.error(statement.offset, f"unknown definition {name[:80]!r}", hint=hint)
+
+
+def _check_rule(document: Document, statement: Statement) -> None:
+    expected = f"data.framework.{statement.name}"
+    if statement.value != Reference(expected):
+        message = f"enforcement point {statement.name} is not handed to the framework"
+        raise document.source.error(statement.value_offset, message, expected=expected, hint=_RULES_HINT)
+
+
+def _check_reason(document: Document, statement: Statement) -> None:
+    value = statement.value
+    if value == Reference("data.framework.reason"):
+        return
+    members = value if isinstance(value, Object) else Object()
+    good = all(item == Reference(_REASON_MEMBERS.get(key, "")) for key, item in members.items())
+    if "errors" not in members or not good:
+        raise document.source.error(statement.value_offset, "unknown reason", expected=_REASON_FORMS, hint=_RULES_HINT)
+
+
+def _flags(document: Document) -> Flags:
+    given = {name: document.statements[name] for name in _FLAGS if name in document.statements}
+    return Flags(**{name: node_of(document, statement).boolean() for name, statement in given.items()})
+
+
+def _log_providers(document: Document) -> tuple[str, ...] | None:
+    statement = document.statements.get("allowed_log_providers")
+    return node_of(document, statement).strings() if statement else None
+
+
+def _mountable_layers(document: Document, containers: ContainerIndex, *, parity: bool) -> frozenset[str]:
+    """Layers that devices may have. The reference takes them from the text even where its version makes the
+    containers unusable."""
+    if not parity:
+        return containers.layers
+    return frozenset(
+        layer
+        for node in _list(document, "containers")
+        if isinstance(node.value, Object) and isinstance(layers := node.value.get("layers"), Array)
+        for layer in layers
+        if isinstance(layer, str)
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays recorded conversations with an enforcer and compares the answers.
+
+A recording is an object with ``policy_rego``, ``default_mounts``, ``privileged_mounts``, ``os`` and ``steps``, each a
+``call``, its ``input`` and what to ``expect``. Steps are calls of enforcement points, and ``transaction_begin``,
+``transaction_commit``, ``transaction_rollback``, ``extend_default_mounts`` and ``construct``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parma_wire.errors import Malformed
+
+from .framework import Decision, Platform, State, decide
+from .model import CAPABILITY_SETS, MountRule, Policy
+from .patterns import PatternCache
+from .reader import load
+
+Recording = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One answer that is not the recorded one. ``fail_open``: allowed although recorded as denied."""
+
+    step: int
+    call: str
+    what: str
+    expected: object
+    actual: object
+    fail_open: bool = False
+
+    def __str__(self) -> str:
+        return f"step {self.step} {self.call}: {self.what} is {self.actual!r}, recorded {self.expected!r}"
+
+
+class RefusedPolicyError(Exception):
+    """The recording's policy is not loaded. ``cause`` is why."""
+
+    def __init__(self, cause: Malformed) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def platform_of(recording: Recording) -> Platform:
+    """The platform that the recording was made with."""
+    return Platform(
+        tuple(_mount(mount) for mount in recording.get("default_mounts") or ()),
+        tuple(_mount(mount) for mount in recording.get("privileged_mounts") or ()),
+    )
+
+
+def _mount(mount: Mapping[str, Any]) -> MountRule:
+    source = mount["source"]
+    prefix, separator, rest = source.partition("://")
+    tail = PatternCache().make(rest, "re2") if separator and prefix in ("sandbox", "hugepages") else None
+    return MountRule(mount["destination"], source, mount["type"], tuple(mount["options"] or ()), tail)
+
+
+def replay(recording: Recording, *, parity: bool = True) -> list[Difference]:
+    """The differences between our answers and the recorded ones; none after the first wrong ``allowed``.
+
+    Raises RefusedPolicyError where our reader refuses the policy and the recording does not.
+    """
+    steps: Sequence[Mapping[str, Any]] = recording["steps"]
+    try:
+        policy = load(recording["policy_rego"].encode(), parity=parity)
+    except Malformed as error:
+        if [step["call"] for step in steps] == ["construct"]:
+            return []
+        raise RefusedPolicyError(error) from error
+    platform, state, saved = platform_of(recording), State.initial(), State.initial()
+    differences: list[Difference] = []
+    for number, step in enumerate(steps):
+        call, given = step["call"], step["input"]
+        match call:
+            case "transaction_begin":
+                saved = state
+            case "transaction_rollback":
+                state = saved
+            case "transaction_commit":
+                pass
+            case "construct":
+                differences.append(Difference(number, call, "accepted", expected=False, actual=True, fail_open=True))
+            case "extend_default_mounts":
+                more = tuple(_mount(mount) for mount in given["mounts"])
+                platform = replace(platform, default_mounts=platform.default_mounts + more)
+            case _:
+                found, state = _step(policy, state, platform, number, step)
+                differences += found
+                if any(difference.what == "allowed" for difference in found):
+                    break
+    return differences
+
+
+def _step(
+    policy: Policy, state: State, platform: Platform, number: int, step: Mapping[str, Any]
+) -> tuple[list[Difference], State]:
+    try:
+        decision, after = decide(policy, state, step["call"], step["input"], platform=platform)
+    except Malformed as error:
+        return list(_compare_malformed(number, step, error)), state
+    return list(_compare(number, step, decision)), after
+
+
+def _compare_malformed(number: int, step: Mapping[str, Any], error: Malformed) -> Iterator[Difference]:
+    expect = step["expect"]
+    if expect["allowed"]:
+        yield Difference(number, step["call"], "allowed", expected=True, actual=f"malformed: {error}")
+    elif expect.get("error_kind") != "error":
+        yield Difference(number, step["call"], "kind", expect.get("error_kind"), f"malformed: {error}")
+
+
+def _compare(number: int, step: Mapping[str, Any], decision: Decision) -> Iterator[Difference]:
+    expect, call = step["expect"], step["call"]
+    if decision.allowed != expect["allowed"]:
+        actual = decision.allowed or decision.message()
+        yield Difference(number, call, "allowed", expect["allowed"], actual, fail_open=decision.allowed)
+    elif decision.allowed:
+        yield from _compare_results(number, step, decision)
+    else:
+        if decision.kind.value != expect.get("error_kind"):
+            yield Difference(number, call, "kind", expect.get("error_kind"), f"{decision.kind}: {decision.message()}")
+        recorded = {_topic(text) for text in expect.get("reasons") or ()}
+        topics = {_topic(text) for text in decision.topics()}
+        if recorded and not recorded & topics:
+            yield Difference(number, call, "reasons", sorted(recorded), sorted(topics))
+
+
+def _topic(text: str) -> str:
+    return text.partition(":")[0]
+
+
+def _compare_results(number: int, step: Mapping[str, Any], decision: Decision) -> Iterator[Difference]:
+    expect, given = step["expect"], step["input"]
+    env = given.get("envList") or () if decision.env_list is None else decision.env_list
+    actual: dict[str, object] = {
+        "env": sorted(set(env)),
+        "allow_stdio_access": decision.allow_stdio_access,
+        "providers": _sorted(decision.providers_to_keep, given.get("providers")),
+        "allowed_ledgers": _sorted(decision.allowed_ledgers, ()),
+    }
+    if "caps" in expect:
+        caps = decision.caps
+        actual["caps"] = {
+            name: sorted(set(getattr(caps, name) if caps else given["capabilities"][name] or ()))
+            for name in CAPABILITY_SETS
+        }
+    for name, value in actual.items():
+        if name in expect and (expect[name] or value) and expect[name] != value:
+            yield Difference(number, step["call"], name, expect[name], value)
+
+
+def _sorted(values: Sequence[str] | None, otherwise: Sequence[str] | None) -> list[str]:
+    return sorted(set((otherwise or ()) if values is None else values))

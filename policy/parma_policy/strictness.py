@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where Parma refuses what the reference enforcer accepts.
+
+``load(data, parity=True)`` switches these off: decisions then are the reference's, for comparison with recorded ones.
+A guest never does that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+STRICTER: Final[dict[str, str]] = {
+    "load.custom-rules": (
+        "A policy with Rego rules of its own, or with constant answers for enforcement points, is refused when it is "
+        "loaded. Also in parity mode: there is no Rego engine here."
+    ),
+    "load.unknown-names": (
+        "Unknown definitions and unknown members of objects are refused when the policy is loaded; the reference "
+        "ignores them."
+    ),
+    "load.missing-members": (
+        "A container that lacks a member, or has one of the wrong type, is refused when the policy is loaded; in the "
+        "reference it silently never matches."
+    ),
+    "load.layers": "A container without layers, or with something that is no SHA-256 root hash, is refused at load.",
+    "load.bad-expression": "An expression that RE2 refuses is refused at load; in the reference it never matches.",
+    "load.unknown-strategy": "An unknown pattern strategy is refused at load; in the reference it never matches.",
+    "mount-source.unclean": (
+        "A mount whose source or destination has a '.' or '..' component or an empty one is denied: an expression "
+        "like '.+' would accept it."
+    ),
+    "mount-source.literal-prefix": (
+        "The directory put in for 'sandbox://' and 'hugepages://' is compared literally, and the expression behind it "
+        "is anchored on its own; in the reference both are one expression, so that an alternation escapes the "
+        "directory."
+    ),
+    "env.ambiguous": "Two different values for one environment variable are denied.",
+    "overlay.empty": "An overlay of no layers is denied.",
+    "unmount.in-use": (
+        "A device that a mounted overlay uses, and the overlay of a container that was started and not shut down, "
+        "cannot be unmounted. The reference guest checks this outside of its policy engine."
+    ),
+}
+"""Name of each difference and what it is."""
