@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error of this package.
+
+``code`` is stable and meant for programs: a family, a dot, a word (``cert.validity``, ``bind.tcb``). The families:
+
+* ``format``    the report is not a well-formed attestation report
+* ``cert``      the certificates do not lead from a pinned root to the key
+* ``sig``       the report's signature is absent or wrong
+* ``bind``      report and certificate are both genuine but do not belong together
+* ``appraise``  the report is genuine but not what the relying party asked for
+* ``emulated``  emulated evidence where real is wanted, or the reverse; or a broken emulated processor
+* ``certtable``, ``hostcert``, ``idblock``, ``evidence``, ``status``   those documents are malformed
+* ``measure``, ``launch``, ``host``   computing a measurement, building a command line, probing a host
+* ``usage``     the caller asked for something that makes no sense
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class SnpError(Exception):
+    """Something about SEV-SNP evidence or a launch is wrong. ``str()`` is one line fit for a user."""
+
+    def __init__(self, code: str, message: str, *, expected: str = "", found: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.code: Final = code
+        self.message: Final = message
+        self.expected: Final = expected
+        self.found: Final = found
+        self.hint: Final = hint
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.message}"
+        if self.expected:
+            text += f"; expected {self.expected}"
+        if self.found:
+            text += f", found {self.found}" if self.expected else f"; found {self.found}"
+        if self.hint:
+            text += f" (hint: {self.hint})"
+        return text
+
+    def to_json(self) -> dict[str, str]:
+        """The error as a JSON object of five strings; empty ones are kept so that readers need no defaults."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "expected": self.expected,
+            "found": self.found,
+            "hint": self.hint,
+        }
