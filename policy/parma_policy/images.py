@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy needs of an image: configuration, root hashes of the layers, account files."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from parma_wire.errors import Malformed
+
+from .generate import Image
+
+_ACCOUNT_FILES: Final = ("etc/passwd", "etc/group")
+_MAX_ACCOUNT_FILE: Final = 1 << 20
+
+OpenLayer = Callable[[], BinaryIO]
+"""Opens a layer as an uncompressed tar stream."""
+
+
+def from_archive(path: Path) -> Image:
+    """An image in a docker or OCI archive, or OCI layout directory. Raises the errors of ``layers``."""
+    from .layers import archive
+
+    config, layers = archive.image_archive_layers(path)
+    return _image(config, [_opener(layer) for layer in layers], "")
+
+
+def from_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> Image:
+    """An image in containerd's store. Raises the errors of ``layers``."""
+    from .layers import containerd
+
+    config, layers = containerd.resolve_image_layers(address, namespace, name, timeout=timeout)
+    return _image(config, [_opener(layer) for layer in layers], name)
+
+
+def _opener(layer: Any) -> OpenLayer:
+    from .layers import blobs
+
+    return lambda: blobs.open_blob(layer.path, layer.media_type)
+
+
+def _image(config: dict[str, Any], layers: Sequence[OpenLayer], name: str) -> Image:
+    from .layers.convert import root_hash
+
+    hashes = []
+    for open_layer in layers:
+        with open_layer() as stream:
+            hashes.append(root_hash(stream))
+    files = account_files(layers)
+    runtime = config.get("config") or {}
+    if not isinstance(runtime, dict):
+        raise Malformed("the image's configuration has no 'config' object")
+    return Image(runtime, tuple(hashes), files["etc/passwd"], files["etc/group"], name)
+
+
+def account_files(layers: Iterable[OpenLayer]) -> dict[str, bytes]:
+    """``etc/passwd`` and ``etc/group`` as they are in the image; empty where it has none."""
+    found = dict.fromkeys(_ACCOUNT_FILES, b"")
+    for open_layer in layers:
+        with open_layer() as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                _take(found, tar, member)
+    return found
+
+
+def _take(found: dict[str, bytes], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Applies one entry of a layer to what is known so far: a file, a whiteout, or anything in the file's place."""
+    path = member.name.removeprefix("./").strip("/")
+    if path in (".wh.etc", "etc/.wh..wh..opq", ".wh..wh..opq"):
+        found.update(dict.fromkeys(_ACCOUNT_FILES, b""))
+    for name in _ACCOUNT_FILES:
+        directory, _, base = name.rpartition("/")
+        if path == f"{directory}/.wh.{base}":
+            found[name] = b""
+        elif path == name:
+            file = tar.extractfile(member) if member.isreg() else None
+            found[name] = file.read(_MAX_ACCOUNT_FILE) if file else b""
