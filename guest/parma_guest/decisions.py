@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter between the enforcer and the policy engine.
+
+`Engine` is all that the enforcer knows of a policy: it is pure, and its state is an opaque value. Here the typed
+requests become the input documents that policies are written against (names and shapes of the reference enforcer).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parma_guest import paths
+from parma_guest.requests import CreateContainer, ExecProcess, MountDevice, MountOverlay
+from parma_guest.users import Identity
+from parma_guest.values import Capabilities, ContainerId, LayerTarget, ProcessSpec
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the policy says; ``env`` and ``capabilities`` are None where everything requested may stay."""
+
+    allowed: bool
+    message: str = ""
+    env: tuple[str, ...] | None = None
+    capabilities: Capabilities | None = None
+    stdio: bool = False
+
+
+class Engine(Protocol):
+    """A loaded policy."""
+
+    def initial_state(self) -> Any:
+        """Nothing has been allowed yet."""
+
+    def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
+        """The verdict, and the state that holds if the request is carried out."""
+
+
+class FrameworkEngine:
+    """`Engine` over ``parma_policy``: the strict reader and the framework's decisions."""
+
+    def __init__(self, policy: bytes) -> None:
+        """Raises `Malformed` for bytes that are not a policy."""
+        # Imported late: reading a policy needs more of Python than booting does.
+        from parma_policy import framework, reader
+
+        self._framework = framework
+        self._policy = reader.load(policy)
+
+    def initial_state(self) -> Any:
+        """See `Engine`."""
+        return self._framework.State.initial()
+
+    def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
+        """See `Engine`."""
+        decision, after = self._framework.decide(self._policy, state, point, request)
+        if not decision.allowed:
+            return Verdict(allowed=False, message=decision.message()), after
+        return (
+            Verdict(
+                allowed=True,
+                env=None if decision.env_list is None else tuple(decision.env_list),
+                capabilities=_capabilities(decision.caps),
+                stdio=bool(decision.allow_stdio_access),
+            ),
+            after,
+        )
+
+
+def policy_digest(policy: bytes) -> bytes:
+    """What HOST_DATA must be equal to."""
+    return hashlib.sha256(policy).digest()
+
+
+def kept(requested: Iterable[str], allowed: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The requested strings that may stay, in the request's order; never one that was not requested."""
+    if allowed is None:
+        return tuple(requested)
+    return tuple(item for item in requested if item in frozenset(allowed))
+
+
+def kept_capabilities(requested: Capabilities, allowed: Capabilities | None) -> Capabilities:
+    """The requested capabilities that may stay, set by set."""
+    if allowed is None:
+        return requested
+    return Capabilities(
+        bounding=kept(requested.bounding, allowed.bounding),
+        effective=kept(requested.effective, allowed.effective),
+        inheritable=kept(requested.inheritable, allowed.inheritable),
+        permitted=kept(requested.permitted, allowed.permitted),
+        ambient=kept(requested.ambient, allowed.ambient),
+    )
+
+
+def mount_device(request: MountDevice) -> Document:
+    """Input of ``mount_device``."""
+    return {
+        "target": str(request.target),
+        "deviceHash": str(request.root_hash),
+        "mountPathRegex": paths.MOUNT_PATH_REGEX,
+    }
+
+
+def unmount_device(target: LayerTarget) -> Document:
+    """Input of ``unmount_device``."""
+    return {"unmountTarget": str(target)}
+
+
+def rw_mount_device(container: ContainerId) -> Document:
+    """Input of ``rw_mount_device``: the enforcer only ever makes encrypted ext4 scratch."""
+    return {
+        "target": paths.container_directory(container),
+        "encrypted": True,
+        "ensureFilesystem": True,
+        "filesystem": "ext4",
+        "mountPathRegex": paths.SCRATCH_PATH_REGEX,
+    }
+
+
+def rw_unmount_device(container: ContainerId) -> Document:
+    """Input of ``rw_unmount_device``."""
+    return {"unmountTarget": paths.container_directory(container)}
+
+
+def scratch_mount(container: ContainerId) -> Document:
+    """Input of ``scratch_mount``. Guest memory counts as encrypted: in a confidential VM it is."""
+    return {"target": paths.scratch_directory(container), "encrypted": True}
+
+
+def scratch_unmount(container: ContainerId) -> Document:
+    """Input of ``scratch_unmount``."""
+    return {"unmountTarget": paths.scratch_directory(container)}
+
+
+def mount_overlay(request: MountOverlay) -> Document:
+    """Input of ``mount_overlay``: layer paths with the top layer first."""
+    return {
+        "containerID": str(request.container),
+        "layerPaths": [str(layer) for layer in request.layers],
+        "target": paths.rootfs(request.container),
+    }
+
+
+def unmount_overlay(container: ContainerId) -> Document:
+    """Input of ``unmount_overlay``."""
+    return {"unmountTarget": paths.rootfs(container)}
+
+
+def create_container(request: CreateContainer, identity: Identity, sandbox: ContainerId) -> Document:
+    """Input of ``create_container``; ``sandbox`` is the container whose directory ``sandbox://`` stands for."""
+    return {
+        **_process(request.container, request.process, identity),
+        "sandboxDir": paths.sandbox_mounts(sandbox),
+        "hugePagesDir": paths.huge_pages(sandbox),
+        "mounts": [
+            {
+                "destination": str(mount.destination),
+                "source": mount.source,
+                "type": mount.type,
+                "options": list(mount.options),
+            }
+            for mount in request.mounts
+        ],
+        "devices": [],
+        "privileged": request.privileged,
+        "seccompProfileSHA256": request.seccomp.sha256() if request.seccomp else "",
+        "isSandboxContainer": request.sandbox_container,
+    }
+
+
+def exec_in_container(request: ExecProcess, identity: Identity) -> Document:
+    """Input of ``exec_in_container``."""
+    return _process(request.container, request.process, identity)
+
+
+def signal_container_process(container: ContainerId, signal: int, args: tuple[str, ...], *, init: bool) -> Document:
+    """Input of ``signal_container_process``; ``args`` are those the process was started with."""
+    return {"containerID": str(container), "signal": signal, "isInitProcess": init, "argList": list(args)}
+
+
+def shutdown_container(container: ContainerId) -> Document:
+    """Input of ``shutdown_container``."""
+    return {"containerID": str(container)}
+
+
+def _process(container: ContainerId, process: ProcessSpec, identity: Identity) -> dict[str, object]:
+    return {
+        "containerID": str(container),
+        "argList": list(process.args),
+        "envList": list(process.env),
+        "workingDir": str(process.cwd),
+        "noNewPrivileges": process.no_new_privileges,
+        "user": {"id": str(process.user.uid), "name": identity.user_name},
+        "groups": [{"id": str(gid), "name": name} for gid, name in identity.groups],
+        "umask": f"{process.user.umask:04o}",
+        "capabilities": process.capabilities.as_document(),
+    }
+
+
+def _capabilities(found: Any) -> Capabilities | None:
+    """From the framework's record of the same five fields."""
+    if found is None:
+        return None
+    return Capabilities(
+        bounding=tuple(found.bounding),
+        effective=tuple(found.effective),
+        inheritable=tuple(found.inheritable),
+        permitted=tuple(found.permitted),
+        ambient=tuple(found.ambient),
+    )

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container group: layers, scratch spaces, overlays and containers, and in which order they may come and go.
+
+::
+
+    MountDevice* ---+
+                    +--> MountOverlay --> CreateContainer --> StartContainer --> (exit)
+    MountScratch ---+                                                              |
+                                                                                   v
+    UnmountDevice* <---- UnmountOverlay <------------------------------- DeleteContainer
+    UnmountScratch <--+
+
+The policy decides what may be done; this module knows what makes sense. Both must agree.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from parma_guest import decisions, oci, paths, users
+from parma_guest.cgroups import Cgroup, Usage
+from parma_guest.enforcer import Asker, Enforcer
+from parma_guest.overlay import Overlays
+from parma_guest.processes import ExitStatus, Process
+from parma_guest.requests import (
+    CreateContainer,
+    ExecProcess,
+    MountDevice,
+    MountOverlay,
+    MountScratch,
+    SignalProcess,
+)
+from parma_guest.runtime import Launched, StdioPlan
+from parma_guest.scratch import Scratches
+from parma_guest.undo import CleanupFailed
+from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources, User
+from parma_guest.verity import Layers
+from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFound, ParmaError, Unsupported
+
+MAX_CONTAINERS: Final = 64
+MAX_EXECS: Final = 256
+_STATUS_KILLED: Final = 128 + signals.SIGKILL
+
+
+class Runtime(Protocol):
+    """What is needed of `parma_guest.runtime.Crun`."""
+
+    def create(self, container: ContainerId, spec: dict[str, Any], plan: StdioPlan) -> Launched:
+        """Created, not started."""
+
+    def start(self, container: ContainerId) -> None:
+        """Started."""
+
+    def execute(self, container: ContainerId, process: dict[str, Any], plan: StdioPlan) -> Launched:
+        """Running."""
+
+    def update(self, container: ContainerId, resources: dict[str, Any]) -> None:
+        """Limits changed."""
+
+    def delete(self, container: ContainerId) -> None:
+        """Nothing left."""
+
+
+class Host(Protocol):
+    """What the group needs of the guest's kernel besides."""
+
+    def identity(self, container: ContainerId, user: User) -> users.Identity:
+        """Names for the numbers."""
+
+    def cgroup(self, container: ContainerId) -> Cgroup:
+        """The container's cgroup."""
+
+    def prepare_bind(self, base: str, source: str) -> None:
+        """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
+
+
+@dataclass
+class Container:
+    """A container that has been created and not yet deleted."""
+
+    container: ContainerId
+    init: Process
+    stdio_allowed: bool
+    started: bool = False
+    execs: dict[ExecId, Process] = field(default_factory=dict)
+    used_exec_ids: set[ExecId] = field(default_factory=set)
+
+    def process(self, exec_id: ExecId) -> Process:
+        """Init for the empty id. Raises `NotFound`."""
+        found = self.init if exec_id.is_init else self.execs.get(exec_id)
+        if found is None:
+            raise NotFound("no such process")
+        return found
+
+    def require_running(self) -> None:
+        """Raises `FailedPrecondition`."""
+        if self.init.exited:
+            raise FailedPrecondition("the container has stopped")
+        if not self.started:
+            raise FailedPrecondition("the container has not been started")
+
+
+class Group:
+    """All containers of the VM."""
+
+    def __init__(
+        self,
+        enforcer: Enforcer,
+        layers: Layers,
+        scratches: Scratches,
+        overlays: Overlays,
+        runtime: Runtime,
+        host: Host,
+    ) -> None:
+        self._enforcer = enforcer
+        self._layers = layers
+        self._scratches = scratches
+        self._overlays = overlays
+        self._runtime = runtime
+        self._host = host
+        self._containers: dict[ContainerId, Container] = {}
+        self._used_ids: set[ContainerId] = set()
+        self._sandbox: ContainerId | None = None
+
+    # Layers, scratch, overlay
+
+    def mount_device(self, request: MountDevice) -> None:
+        """A verified layer."""
+        with self._enforcer.change("MountDevice") as policy:
+            policy.ask("mount_device", decisions.mount_device(request))
+            self._refuse_used_disk(request.lun)
+            self._layers.attach(request)
+
+    def unmount_device(self, target: LayerTarget) -> None:
+        """Refused while a container stands on the layer."""
+        with self._enforcer.change("UnmountDevice") as policy:
+            policy.ask("unmount_device", decisions.unmount_device(target))
+            if self._overlays.uses(target):
+                raise FailedPrecondition("the layer is in use by a root file system")
+            _must(lambda: self._layers.detach(target))
+
+    def mount_scratch(self, request: MountScratch) -> None:
+        """Writable space for one container."""
+        with self._enforcer.change("MountScratch") as policy:
+            policy.ask("rw_mount_device", decisions.rw_mount_device(request.container))
+            policy.ask("scratch_mount", decisions.scratch_mount(request.container))
+            if request.lun is not None:
+                self._refuse_used_disk(request.lun)
+            self._scratches.attach(request)
+
+    def unmount_scratch(self, container: ContainerId) -> None:
+        """Refused while the container's overlay is mounted."""
+        with self._enforcer.change("UnmountScratch") as policy:
+            policy.ask("scratch_unmount", decisions.scratch_unmount(container))
+            policy.ask("rw_unmount_device", decisions.rw_unmount_device(container))
+            if self._overlays.exists(container):
+                raise FailedPrecondition("the scratch space is in use by a root file system")
+            _must(lambda: self._scratches.detach(container))
+
+    def mount_overlay(self, request: MountOverlay) -> None:
+        """A container's root file system."""
+        with self._enforcer.change("MountOverlay") as policy:
+            policy.ask("mount_overlay", decisions.mount_overlay(request))
+            if not self._scratches.exists(request.container):
+                raise FailedPrecondition("the container has no scratch space")
+            self._overlays.attach(request.container, request.layers)
+
+    def unmount_overlay(self, container: ContainerId) -> None:
+        """Refused while the container exists."""
+        with self._enforcer.change("UnmountOverlay") as policy:
+            policy.ask("unmount_overlay", decisions.unmount_overlay(container))
+            if container in self._containers:
+                raise FailedPrecondition("the root file system is in use by a container")
+            _must(lambda: self._overlays.detach(container))
+
+    def _refuse_used_disk(self, lun: int) -> None:
+        if self._layers.uses(lun) or self._scratches.uses(lun):
+            raise FailedPrecondition(f"the disk at LUN {lun} is in use already")
+
+    # Containers
+
+    def create(self, request: CreateContainer) -> int:
+        """Returns init's process id in the guest."""
+        container = request.container
+        with self._enforcer.change("CreateContainer") as policy:
+            if container in self._used_ids:
+                raise AlreadyExists("the container id was used before")
+            if not self._overlays.exists(container):
+                raise FailedPrecondition("the container has no root file system")
+            if len(self._containers) >= MAX_CONTAINERS:
+                raise FailedPrecondition("too many containers", expected=f"at most {MAX_CONTAINERS}")
+            sandbox = self._sandbox_of(request)
+            identity = self._host.identity(container, request.process.user)
+            verdict = policy.ask("create_container", decisions.create_container(request, identity, sandbox))
+            plan = _stdio_plan(request.process, verdict.stdio)
+            env = decisions.kept(request.process.env, verdict.env)
+            capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
+            for mount in request.mounts:
+                self._prepare_mount(mount, sandbox)
+            spec = oci.container(request, env, capabilities, self._pid_namespace(request.pid_namespace_of))
+            launched = self._runtime.create(container, spec, plan)
+            init = self._process(container, ExecId(""), request.process.args, launched)
+            self._containers[container] = Container(container, init, verdict.stdio)
+            self._used_ids.add(container)
+            if request.sandbox_container:
+                self._sandbox = container
+            return init.pid
+
+    def start(self, container: ContainerId) -> None:
+        """Once per container."""
+        with self._enforcer.change("StartContainer"):
+            found = self._container(container)
+            if found.started or found.init.exited:
+                raise FailedPrecondition("the container was started before")
+            self._runtime.start(container)
+            found.started = True
+
+    def execute(self, request: ExecProcess) -> int:
+        """Returns the process id in the guest."""
+        with self._enforcer.change("ExecProcess") as policy:
+            found = self._container(request.container)
+            identity = self._host.identity(request.container, request.process.user)
+            verdict = policy.ask("exec_in_container", decisions.exec_in_container(request, identity))
+            found.require_running()
+            if request.exec_id in found.used_exec_ids:
+                raise AlreadyExists("the exec id was used before")
+            if len(found.execs) >= MAX_EXECS:
+                raise FailedPrecondition("too many processes", expected=f"at most {MAX_EXECS}")
+            plan = _stdio_plan(request.process, found.stdio_allowed)
+            env = decisions.kept(request.process.env, verdict.env)
+            capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
+            document = oci.process(request.process, env, capabilities)
+            launched = self._runtime.execute(request.container, document, plan)
+            process = self._process(request.container, request.exec_id, request.process.args, launched)
+            found.execs[request.exec_id] = process
+            found.used_exec_ids.add(request.exec_id)
+            return process.pid
+
+    def signal(self, request: SignalProcess) -> None:
+        """For all processes of a container, each that the host started must be allowed to get the signal."""
+        with self._enforcer.change("SignalProcess") as policy:
+            found = self._container(request.container)
+            target = found.process(request.exec_id)
+            _ask_signal(policy, request, target)
+            if not request.all:
+                target.signal(request.signal)
+                return
+            for process in found.execs.values():
+                if not process.exited:
+                    _ask_signal(policy, request, process)
+            self._host.cgroup(request.container).signal_all(request.signal)
+
+    def wait(
+        self, container: ContainerId, exec_id: ExecId, on_cancel: Callable[[Callable[[], None]], None]
+    ) -> ExitStatus:
+        """Blocks until the process has exited. Raises `NotFound` also when the waiter itself is gone."""
+        with self._enforcer.read("WaitProcess"):
+            process = self._container(container).process(exec_id)
+        done = threading.Event()
+        cancelled = threading.Event()
+
+        def cancel() -> None:
+            cancelled.set()
+            done.set()
+
+        on_cancel(cancel)
+        process.on_exit(done.set)
+        done.wait()
+        if cancelled.is_set() and not process.exited:
+            raise NotFound("nobody waits any more")
+        status = process.wait()
+        assert status is not None  # noqa: S101  # without a timeout it is known
+        return status
+
+    def resize(self, container: ContainerId, exec_id: ExecId, width: int, height: int) -> None:
+        """The size of a terminal in characters."""
+        with self._enforcer.read("ResizePty"):
+            self._container(container).process(exec_id).stdio.resize(width, height)
+
+    def delete_process(self, container: ContainerId, exec_id: ExecId) -> None:
+        """Forgets an exec that has exited."""
+        with self._enforcer.change("DeleteProcess"):
+            found = self._container(container)
+            if exec_id.is_init:
+                raise FailedPrecondition("init is deleted with its container")
+            process = found.process(exec_id)
+            if not process.exited:
+                raise FailedPrecondition("the process is running")
+            del found.execs[exec_id]
+            process.close()
+
+    def delete(self, container: ContainerId) -> None:
+        """Forgets a container that has stopped or was never started."""
+        with self._enforcer.change("DeleteContainer") as policy:
+            found = self._container(container)
+            policy.ask("shutdown_container", decisions.shutdown_container(container))
+            if found.started and not found.init.exited:
+                raise FailedPrecondition("the container is running")
+            _must(lambda: self._runtime.delete(container))
+            del self._containers[container]
+            for process in (found.init, *found.execs.values()):
+                process.close()
+
+    def processes(self, container: ContainerId) -> list[tuple[int, str, bool]]:
+        """(pid, exec id, is init) of every process of the container."""
+        with self._enforcer.read("ListProcesses") as policy:
+            policy.ask("get_properties", {})
+            found = self._container(container)
+            if found.init.exited:
+                return []
+            names = {process.pid: exec_id for exec_id, process in found.execs.items() if not process.exited}
+            pids = self._host.cgroup(container).pids()
+            return [(pid, names.get(pid, ExecId("")), pid == found.init.pid) for pid in pids]
+
+    def stats(self, container: ContainerId) -> Usage:
+        """What the container uses."""
+        with self._enforcer.read("Stats") as policy:
+            policy.ask("get_properties", {})
+            self._container(container)
+            return self._host.cgroup(container).usage()
+
+    def pause(self, container: ContainerId) -> None:
+        """Stops every process of the container without telling it."""
+        with self._enforcer.change("PauseContainer"):
+            self._container(container).require_running()
+            self._host.cgroup(container).freeze(True)
+
+    def resume(self, container: ContainerId) -> None:
+        """The opposite."""
+        with self._enforcer.change("ResumeContainer"):
+            self._container(container).require_running()
+            self._host.cgroup(container).freeze(False)
+
+    def update(self, container: ContainerId, resources: Resources) -> None:
+        """Other limits."""
+        with self._enforcer.change("UpdateResources"):
+            self._container(container).require_running()
+            self._runtime.update(container, oci.resources(resources))
+
+    def find_for_stream(self, container: ContainerId, exec_id: ExecId) -> Process:
+        """The process whose stream is being opened."""
+        with self._enforcer.read("Stream"):
+            return self._container(container).process(exec_id)
+
+    def _container(self, container: ContainerId) -> Container:
+        found = self._containers.get(container)
+        if found is None:
+            raise NotFound("no such container")
+        return found
+
+    def _sandbox_of(self, request: CreateContainer) -> ContainerId:
+        if request.sandbox_container and self._sandbox is not None:
+            raise AlreadyExists("the group has a sandbox container already")
+        return self._sandbox or request.container
+
+    def _pid_namespace(self, container: ContainerId | None) -> str | None:
+        if container is None:
+            return None
+        found = self._container(container)
+        if found.init.exited:
+            raise FailedPrecondition("the container whose processes are to be shared has stopped")
+        return f"/proc/{found.init.pid}/ns/pid"
+
+    def _prepare_mount(self, mount: MountSpec, sandbox: ContainerId) -> None:
+        if mount.type != "bind":
+            return
+        base = paths.sandbox_mounts(sandbox)
+        if not GuestPath(mount.source).is_below(base) or mount.source == base:
+            raise Unsupported("a bind mount must come from the sandbox's own directory", expected=f"below {base}")
+        self._host.prepare_bind(base, mount.source)
+
+    def _process(self, container: ContainerId, exec_id: ExecId, args: tuple[str, ...], launched: Launched) -> Process:
+        process = Process(container, exec_id, args, launched.child, launched.pidfd, launched.stdio)
+        cgroup = self._host.cgroup(container)
+
+        def on_exit(status: int) -> bool:
+            oom_killed = status == _STATUS_KILLED and cgroup.oom_kills() > 0
+            if exec_id.is_init:
+                cgroup.kill()  # with a shared pid namespace the kernel would leave the others running
+            return oom_killed
+
+        process.watch(on_exit)
+        return process
+
+
+def _ask_signal(policy: Asker, request: SignalProcess, process: Process) -> None:
+    policy.ask(
+        "signal_container_process",
+        decisions.signal_container_process(
+            request.container, request.signal, process.args, init=process.exec_id.is_init
+        ),
+    )
+
+
+def _stdio_plan(process: ProcessSpec, allowed: bool) -> StdioPlan:
+    if process.terminal and not allowed:
+        raise Denied("a terminal needs access to stdio, which the policy does not allow")
+    return StdioPlan(allowed, process.terminal, process.stdin, process.console_size)
+
+
+def _must(act: Callable[[], None]) -> None:
+    """Carries out the removal of something; anything but "there is no such thing" means that it is still there."""
+    try:
+        act()
+    except NotFound:
+        raise
+    except (OSError, ParmaError) as error:
+        raise CleanupFailed(f"something could not be removed: {error}") from error

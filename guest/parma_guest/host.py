@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few things that the container group wants of the guest's kernel besides mounting (`parma_guest.group.Host`)."""
+
+from __future__ import annotations
+
+import os
+
+from parma_guest import paths, users
+from parma_guest.cgroups import Cgroup
+from parma_guest.syscalls import Kernel
+from parma_guest.values import ContainerId, User
+from parma_wire.errors import Malformed
+
+
+class GuestHost:
+    """The running guest."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def identity(self, container: ContainerId, user: User) -> users.Identity:
+        """Names from the container's own files, opened without leaving its root."""
+        root = paths.rootfs(container)
+        return users.look_up(user, lambda path: self._kernel.open_in_root(root, path))
+
+    def cgroup(self, container: ContainerId) -> Cgroup:
+        """The container's cgroup."""
+        return Cgroup.of(container)
+
+    def prepare_bind(self, base: str, source: str) -> None:
+        """Makes the directories down to ``source``, following no symbolic link; an existing file is taken as it is."""
+        self._kernel.make_directory(base, 0o711)
+        relative = source.removeprefix(base).strip("/")
+        parts = relative.split("/")
+        for depth in range(1, len(parts) + 1):
+            self._make_one(base, "/".join(parts[: depth - 1]) or ".", parts[depth - 1])
+        os.close(self._kernel.open_beneath(base, relative, os.O_PATH))
+
+    def _make_one(self, base: str, parent: str, name: str) -> None:
+        try:
+            directory = self._kernel.open_beneath(base, parent, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise Malformed("the source of a bind mount leads through something that is no directory") from error
+        try:
+            os.mkdir(name, mode=0o755, dir_fd=directory)
+        except FileExistsError:
+            return
+        finally:
+            os.close(directory)

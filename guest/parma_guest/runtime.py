@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""crun, with a deadline on every call. What it is told is in files that only the enforcer can write."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from parma_guest import paths
+from parma_guest.reaper import Child, Reaper
+from parma_guest.stdio import Stdio
+from parma_guest.undo import Undo
+from parma_guest.values import ContainerId
+from parma_wire.errors import DeadlineExceeded, ParmaError, Unavailable
+
+CALL_TIMEOUT: Final = 60.0
+"""Seconds for one call of crun. Long, because a TCG guest on a busy host is slow; finite, because it holds the lock."""
+
+_MAX_MESSAGE: Final = 512
+_MAX_LOG: Final = 64 * 1024
+
+
+class RuntimeFailed(ParmaError):  # noqa: N818  # named as its siblings in parma_wire.errors
+    """crun refused; its reason is in the message. For a container that cannot be started this is the user's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A process that exists: created (init, which waits for `Crun.start`) or running (exec)."""
+
+    child: Child
+    pidfd: int | None
+    stdio: Stdio
+
+
+@dataclass(frozen=True, slots=True)
+class StdioPlan:
+    """What stdio a process gets. Not ``allowed``: /dev/null."""
+
+    allowed: bool
+    terminal: bool
+    stdin: bool
+    console_size: tuple[int, int]
+
+    def open(self) -> tuple[Stdio, tuple[int, int, int]]:
+        """The guest's ends and the descriptors for crun."""
+        if not self.allowed:
+            return Stdio.nothing()
+        return Stdio.terminal() if self.terminal else Stdio.pipes(stdin=self.stdin)
+
+
+class Crun:
+    """Creates, starts, extends, changes and deletes containers."""
+
+    def __init__(self, reaper: Reaper, *, private: str = paths.PRIVATE, timeout: float = CALL_TIMEOUT) -> None:
+        self._reaper = reaper
+        self._private = Path(private)
+        self._timeout = timeout
+        self._numbers = itertools.count()
+
+    def create(self, container: ContainerId, spec: Mapping[str, Any], plan: StdioPlan) -> Launched:
+        """The container in state ``created``. Raises `RuntimeFailed`; nothing is left then."""
+        bundle = self._private / "c" / container
+        with Undo() as undo:
+            bundle.mkdir(mode=0o700, parents=True)
+            undo.add(lambda: _remove_bundle(bundle))
+            (bundle / "config.json").write_text(json.dumps(spec))
+            undo.add(lambda: self._discard(container))
+            return self._launch(["create", "--bundle", str(bundle)], [container], plan)
+
+    def start(self, container: ContainerId) -> None:
+        """Lets the created init run its program."""
+        self._call(["start", container])
+
+    def execute(self, container: ContainerId, process: Mapping[str, Any], plan: StdioPlan) -> Launched:
+        """An additional process. Raises `RuntimeFailed`."""
+        document = self._temporary("process.json")
+        document.write_text(json.dumps(process))
+        try:
+            return self._launch(["exec", "--detach", "--process", str(document)], [container], plan)
+        finally:
+            document.unlink()
+
+    def update(self, container: ContainerId, resources: Mapping[str, Any]) -> None:
+        """Changes cgroup limits; ``resources`` as in the OCI spec."""
+        document = self._temporary("resources.json")
+        document.write_text(json.dumps(resources))
+        try:
+            self._call(["update", "--resources", str(document), container])
+        finally:
+            document.unlink()
+
+    def delete(self, container: ContainerId) -> None:
+        """Removes what is left of a stopped container; kills one that was never started."""
+        self._call(["delete", "--force", container])
+        _remove_bundle(self._private / "c" / container)
+
+    def _launch(self, command: Sequence[str], operands: Sequence[str], plan: StdioPlan) -> Launched:
+        pid_file = self._temporary("pid")
+        options = ["--pid-file", str(pid_file)]
+        stdio, theirs = plan.open()
+        console = _ConsoleSocket(self._temporary("console")) if stdio.is_terminal else None
+        if console is not None:
+            options += ["--console-socket", str(console.path)]
+        try:
+            with self._reaper.expecting():
+                self._call([*command, *options, *operands], theirs)
+                child = self._reaper.adopt(int(pid_file.read_text()))
+            if console is not None:
+                stdio.set_terminal(console.receive(self._timeout))
+                if all(plan.console_size):
+                    stdio.resize(*plan.console_size)
+            return Launched(child, _open_pidfd(child.pid), stdio)
+        except BaseException:
+            stdio.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                with suppress(OSError):
+                    os.close(descriptor)
+            if console is not None:
+                console.close()
+            pid_file.unlink(missing_ok=True)
+
+    def _call(self, arguments: Sequence[str], stdio: tuple[int, int, int] | None = None) -> None:
+        log = self._temporary("log")
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        command = [
+            paths.CRUN, "--root", paths.RUNTIME_ROOT, "--cgroup-manager", "cgroupfs",
+            "--log", f"file:{log}", "--log-format", "json", *arguments,
+        ]  # fmt: skip
+        try:
+            child = self._reaper.spawn(command, stdio or (null, null, null))
+            status = _finish(child, self._timeout)
+            if status != 0:
+                raise RuntimeFailed(f"crun {arguments[0]} failed: {_message(log) or f'status {status}'}")
+        finally:
+            os.close(null)
+            log.unlink(missing_ok=True)
+
+    def _discard(self, container: ContainerId) -> None:
+        with suppress(RuntimeFailed):  # usually there is nothing to delete
+            self._call(["delete", "--force", container])
+
+    def _temporary(self, suffix: str) -> Path:
+        return self._private / f"{next(self._numbers)}.{suffix}"
+
+
+def run(reaper: Reaper) -> Any:
+    """A function that runs a program to its end, as `parma_guest.scratch.Run`."""
+
+    def run_program(arguments: Sequence[str], timeout: float) -> None:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            status = _finish(reaper.spawn(arguments, (null, null, null)), timeout)
+        finally:
+            os.close(null)
+        if status != 0:
+            raise Unavailable(f"{Path(arguments[0]).name} failed with status {status}")
+
+    return run_program
+
+
+def _finish(child: Child, timeout: float) -> int:
+    status = child.wait(timeout)
+    if status is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait(timeout)
+        raise DeadlineExceeded("a program in the guest hangs and was killed", expected=f"an end within {timeout:.0f} s")
+    return status
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:  # it has exited already; its status is known or about to be
+        return None
+
+
+def _message(log: Path) -> str:
+    """The last complaint in crun's log, in one printable line of bounded length."""
+    try:
+        with log.open("rb") as file:
+            lines = file.read(_MAX_LOG).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            text = str(json.loads(line)["msg"])
+            return "".join(character if character.isprintable() else "?" for character in text)[:_MAX_MESSAGE]
+    return ""
+
+
+def _remove_bundle(bundle: Path) -> None:
+    with suppress(FileNotFoundError):
+        (bundle / "config.json").unlink()
+    bundle.rmdir()
+
+
+class _ConsoleSocket:
+    """Where crun sends the master of a new terminal to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.bind(str(path))
+        self._socket.listen(1)
+
+    def receive(self, timeout: float) -> int:
+        """The master's descriptor. crun has connected and sent it by the time it exits."""
+        self._socket.settimeout(timeout)
+        try:
+            connection, _ = self._socket.accept()
+            with connection:
+                connection.settimeout(timeout)
+                _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        except OSError as error:
+            raise Unavailable("crun sent no terminal") from error
+        descriptors = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data[:4])
+        if len(descriptors) != 1:
+            raise Unavailable("crun sent no terminal")
+        return descriptors[0]
+
+    def close(self) -> None:
+        """Removes the socket."""
+        self._socket.close()
+        self.path.unlink(missing_ok=True)

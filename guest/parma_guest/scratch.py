@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's writable space: a host disk encrypted and authenticated with a key of this boot, or guest memory.
+
+There is no header: every parameter is fixed here and the key exists only in the kernel's table of this boot, so there
+is nothing on the disk that the host could use to choose a weaker setting. dm-crypt computes an HMAC over each
+4096-byte sector with its number and keeps it through dm-integrity, whose own superblock is made fresh from zeroes.
+What is not protected against is the host putting an *earlier* ciphertext of the same sector of this boot back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from parma_guest import paths, syscalls
+from parma_guest.devicemapper import Target
+from parma_guest.devices import Devices
+from parma_guest.requests import MountScratch
+from parma_guest.undo import Undo
+from parma_guest.values import ContainerId
+from parma_guest.verity import Mapper, Mounter
+from parma_wire.errors import FailedPrecondition, Malformed, NotFound, Unavailable
+
+SECTOR: Final = 4096
+TAG_BYTES: Final = 32
+CIPHER: Final = "capi:authenc(hmac(sha256),xts(aes))-plain64"
+KEY_BYTES: Final = 32 + 64  # HMAC-SHA-256, AES-256-XTS
+MIN_DISK_BYTES: Final = 16 * 2**20
+_WIPE_BYTES: Final = 1 << 20
+_MKFS_TIMEOUT: Final = 120.0
+
+
+class Disk(Protocol):
+    """Raw access to block devices."""
+
+    def write_zeroes(self, device: str, offset: int, length: int) -> None:
+        """Overwrites; all arguments are multiples of 4096."""
+
+
+class RawDisk:
+    """`Disk` of the running kernel."""
+
+    def write_zeroes(self, device: str, offset: int, length: int) -> None:
+        """See `Disk`. Flushed when it returns."""
+        descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            end = offset + length
+            while offset < end:
+                offset += os.pwrite(descriptor, bytes(min(_WIPE_BYTES, end - offset)), offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+Run = Callable[[Sequence[str], float], None]
+"""Runs a program to its end; raises `Unavailable` when it fails or takes more than the given seconds."""
+
+
+class Scratches:
+    """The scratch spaces. Not thread-safe: the enforcer calls it under its lock."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        mapper: Mapper,
+        kernel: Mounter,
+        disk: Disk,
+        run: Run,
+        *,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._devices = devices
+        self._mapper = mapper
+        self._kernel = kernel
+        self._disk = disk
+        self._run = run
+        self._random = random
+        self._mounted: dict[ContainerId, int | None] = {}
+        self._devices_of: dict[ContainerId, str] = {}
+
+    def attach(self, request: MountScratch) -> None:
+        """Makes and mounts it, with ``scratch/<id>`` inside. All undone when it fails."""
+        if request.container in self._mounted:
+            raise FailedPrecondition("the container has scratch space already")
+        directory = paths.container_directory(request.container)
+        with Undo() as undo:
+            self._kernel.make_directory(directory, 0o711)
+            if request.lun is not None:
+                self._mount_disk(request.container, request.lun, directory, undo)
+            else:
+                self._kernel.mount(
+                    "tmpfs", directory, "tmpfs", syscalls.MS_NODEV, f"size={request.memory_bytes},mode=711"
+                )
+            undo.add(lambda: self._kernel.unmount(directory))
+            self._kernel.make_directory(paths.scratch_directory(request.container), 0o755)
+        self._mounted[request.container] = request.lun
+
+    def detach(self, container: ContainerId) -> None:
+        """Raises `NotFound`; any other error means that something is left."""
+        if container not in self._mounted:
+            raise NotFound("the container has no scratch space")
+        self._kernel.unmount(paths.container_directory(container))
+        if self._mounted[container] is not None:
+            self._mapper.remove(_crypt_name(container))
+            self._mapper.remove(_integrity_name(container))
+            self._devices.forget(self._devices_of.pop(container))
+        del self._mounted[container]
+
+    def exists(self, container: ContainerId) -> bool:
+        """True while the container has scratch space."""
+        return container in self._mounted
+
+    def uses(self, lun: int) -> bool:
+        """True while the disk at this LUN backs scratch space."""
+        return lun in self._mounted.values()
+
+    def _mount_disk(self, container: ContainerId, lun: int, directory: str, undo: Undo) -> None:
+        device = self._devices.find(lun)
+        size = self._devices.size(device)
+        if size < MIN_DISK_BYTES:
+            raise Malformed("the scratch disk is too small", expected=f"at least {MIN_DISK_BYTES} bytes")
+        integrity = self._make_integrity(container, device, size, undo)
+        sectors = _provided_sectors(self._mapper.status(_integrity_name(container)), size)
+        encrypted = self._mapper.create(
+            _crypt_name(container), [crypt_target(integrity, sectors, self._random(KEY_BYTES))], readonly=False
+        )
+        undo.add(lambda: self._mapper.remove(_crypt_name(container)))
+        # Sectors that were never written have no valid tag and cannot be read: give mkfs readable ends to look at.
+        end = sectors * 512
+        self._disk.write_zeroes(encrypted, 0, _WIPE_BYTES)
+        self._disk.write_zeroes(encrypted, end - 16 * SECTOR, 16 * SECTOR)
+        self._run(mkfs_command(encrypted, end), _MKFS_TIMEOUT)
+        try:
+            self._kernel.mount(encrypted, directory, "ext4", syscalls.MS_NODEV, "errors=remount-ro")
+        except OSError as error:
+            raise Unavailable("the scratch file system cannot be mounted") from error
+        self._devices_of[container] = device
+
+    def _make_integrity(self, container: ContainerId, device: str, size: int, undo: Undo) -> str:
+        """dm-integrity finds zeroes and writes its superblock; how much space it offers is known only then."""
+        name = _integrity_name(container)
+        self._disk.write_zeroes(device, 0, _WIPE_BYTES)
+        self._mapper.create(name, [integrity_target(device, 8)], readonly=False)
+        undo.add(lambda: self._mapper.remove(name))
+        sectors = _provided_sectors(self._mapper.status(name), size)
+        self._mapper.remove(name)
+        return self._mapper.create(name, [integrity_target(device, sectors)], readonly=False)
+
+
+def integrity_target(device: str, sectors: int) -> Target:
+    """Tags only, no hash of its own; written directly, as a crash of the VM ends the life of the scratch anyway."""
+    return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} D 2 block_size:{SECTOR} fix_padding")
+
+
+def crypt_target(device: str, sectors: int, key: bytes) -> Target:
+    """Authenticated encryption of ``device``; sectors of 512 bytes."""
+    options = f"2 integrity:{TAG_BYTES}:aead sector_size:{SECTOR}"
+    return Target(sectors, "crypt", f"{CIPHER} {key.hex()} 0 {device} 0 {options}")
+
+
+def mkfs_command(device: str, size: int) -> list[str]:
+    """ext4 without a journal, everything written at once: an unwritten sector could not be read later."""
+    bytes_per_inode = 16_384 if size < 2**30 else 65_536
+    features = "^has_journal,^resize_inode,^metadata_csum,uninit_bg"
+    return [
+        paths.MKFS_EXT4, "-q", "-F", "-b", str(SECTOR), "-I", "256", "-i", str(bytes_per_inode), "-m", "0",
+        "-O", features, "-E", "lazy_itable_init=0,nodiscard", device,
+    ]  # fmt: skip
+
+
+def _provided_sectors(status: str, device_bytes: int) -> int:
+    """The second word of dm-integrity's status: sectors it offers, rounded down to whole blocks."""
+    words = status.split()
+    if len(words) < 2 or not words[1].isdigit():
+        raise Unavailable("dm-integrity's status is not understood")
+    sectors = int(words[1]) // 8 * 8
+    if not 0 < sectors * 512 < device_bytes:
+        raise Unavailable("dm-integrity's superblock is not the one that was written")
+    return sectors
+
+
+def _integrity_name(container: ContainerId) -> str:
+    return f"integrity-{container}"
+
+
+def _crypt_name(container: ContainerId) -> str:
+    return f"crypt-{container}"

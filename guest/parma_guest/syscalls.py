@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls that Python has no function for, and nothing else.
+
+`Kernel` is what the rest of the enforcer takes as an argument, so that tests can pass a fake.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_NOATIME: Final = 1 << 10
+MS_BIND: Final = 1 << 12
+MS_MOVE: Final = 1 << 13
+MS_REC: Final = 1 << 14
+MS_PRIVATE: Final = 1 << 18
+MS_RELATIME: Final = 1 << 21
+MS_STRICTATIME: Final = 1 << 24
+
+UMOUNT_NOFOLLOW: Final = 8
+
+_SYS_OPENAT2: Final = 437
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
+_RESOLVE_IN_ROOT: Final = 0x10
+_RB_POWER_OFF: Final = 0x4321FEDC
+_BLKGETSIZE64: Final = 0x80081272
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class Kernel:
+    """The running kernel. Every method raises OSError."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(self, source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+        """mount(2); no text of it may come from the host."""
+        arguments = [text.encode() or None for text in (source, target, fstype)]
+        result = self._libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None)
+        self._check(result, target)
+
+    def unmount(self, target: str) -> None:
+        """umount2(2) of exactly this mount point: a symbolic link in its place is an error."""
+        self._check(self._libc.umount2(target.encode(), UMOUNT_NOFOLLOW), target)
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """With its parents; nothing happens when it exists."""
+        Path(path).mkdir(mode=mode, parents=True, exist_ok=True)
+
+    def power_off(self) -> None:
+        """Ends the VM at once."""
+        self._libc.reboot(_RB_POWER_OFF)
+
+    def open_in_root(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
+        """Opens ``path`` as a process would whose root directory is ``root``: symbolic links stay inside."""
+        return self._openat2(root, path, flags | os.O_NONBLOCK | os.O_NOCTTY, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+    def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
+        """Opens ``path`` below ``root``; any symbolic link on the way is an error."""
+        resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS
+        return self._openat2(root, path, flags | os.O_NOCTTY, resolve)
+
+    def block_device_size(self, path: str) -> int:
+        """Bytes."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(struct.unpack("Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0])
+        finally:
+            os.close(descriptor)
+
+    def loopback_up(self) -> None:
+        """Brings ``lo`` of the calling thread's network namespace up."""
+        import socket  # only at boot
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+            request = struct.pack("16sh22x", b"lo", 0)
+            (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+    def _openat2(self, root: str, path: str, flags: int, resolve: int) -> int:
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            result: int = self._libc.syscall(
+                ctypes.c_long(_SYS_OPENAT2),
+                ctypes.c_int(directory),
+                ctypes.c_char_p(os.fsencode(path)),
+                ctypes.byref(how),
+                ctypes.c_size_t(ctypes.sizeof(how)),
+            )
+        finally:
+            number = ctypes.get_errno()
+            os.close(directory)
+        if result < 0:
+            raise OSError(number, os.strerror(number), path)
+        return result
+
+    def _check(self, result: int, path: str) -> None:
+        if result != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)

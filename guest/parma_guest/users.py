@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of users and groups, read from a container's own ``/etc/passwd`` and ``/etc/group``.
+
+Policies may name a user by name. The files belong to the image (verified) and to the container's scratch, so they
+are opened inside the container's root without ever leaving it, and read with limits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from parma_guest.values import User
+
+MAX_FILE_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 4096
+
+OpenInRoot = Callable[[str], int]
+"""Opens a path inside the container's root, read-only, and returns a descriptor; raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The user's name and each group with its name; "" where the container's files have none."""
+
+    user_name: str
+    groups: tuple[tuple[int, str], ...]
+
+
+def look_up(user: User, open_in_root: OpenInRoot) -> Identity:
+    """The names that belong to the numbers; the primary group comes first, no group twice."""
+    names = _names(open_in_root, "etc/passwd")
+    group_names = _names(open_in_root, "etc/group")
+    groups = dict.fromkeys((user.gid, *user.additional_gids))
+    return Identity(names.get(user.uid, ""), tuple((gid, group_names.get(gid, "")) for gid in groups))
+
+
+def _names(open_in_root: OpenInRoot, path: str) -> dict[int, str]:
+    """Number -> name of the first line that has the number; empty when the file is absent or not acceptable."""
+    try:
+        descriptor = open_in_root(path)
+    except OSError:
+        return {}
+    with open(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            return {}
+        data = file.read(MAX_FILE_BYTES)
+    names: dict[int, str] = {}
+    for line in data.split(b"\n"):
+        fields = line.split(b":")
+        if len(line) > MAX_LINE_BYTES or len(fields) < 4 or not fields[2].isdigit() or len(fields[2]) > 10:
+            continue
+        try:
+            names.setdefault(int(fields[2]), fields[0].decode())
+        except UnicodeDecodeError:
+            continue
+    return names
