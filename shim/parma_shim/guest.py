@@ -35,7 +35,9 @@ M = TypeVar("M", bound=Message)
 class Caller(Protocol):
     """What is needed of ``ttrpc.Client``."""
 
-    def call(self, service: str, method: str, request: Message, response_class: type[M], *, timeout: float | None) -> M:
+    def call(
+        self, service_name: str, method: str, request: Message, response_class: type[M], *, timeout: float | None
+    ) -> M:
         """One unary call."""
 
     def close(self) -> None:

@@ -33,21 +33,23 @@ def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequenc
     Raises Malformed for annotations that make no sense, Denied for a policy that is too large or a file outside
     ``policy_dirs``, NotFound or Unavailable for one that cannot be read.
     """
-    inline = annotations.get(ANNOTATION, "")
-    file = annotations.get(FILE_ANNOTATION, "")
-    if inline and file:
+    inline = annotations.get(ANNOTATION)
+    file = annotations.get(FILE_ANNOTATION)
+    if inline is not None and file is not None:
         raise Malformed(f"both {ANNOTATION} and {FILE_ANNOTATION} are given", expected="one of them")
-    if inline:
+    if inline is not None:
         return _decode(inline)
-    if file:
+    if file is not None:
         return _read(file, policy_dirs)
     return None
 
 
 def require_policy(policy: bytes | None) -> bytes:
-    """The policy, or FailedPrecondition with one line that says how to make one."""
+    """The policy; Denied when it is empty; for none, FailedPrecondition with one line that says how to make one."""
     if policy:
         return policy
+    if policy is not None:
+        raise Denied("the execution policy is empty")
     raise FailedPrecondition(
         "the task has no execution policy",
         hint=f"parma policy generate IMAGE > policy.rego, then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
@@ -90,7 +92,7 @@ def _read(name: str, policy_dirs: Sequence[Path]) -> bytes:
         place = Path(f"/proc/self/fd/{fd}").readlink()
         if not any(place.is_relative_to(os.path.realpath(directory)) for directory in policy_dirs):
             allowed = ", ".join(map(str, policy_dirs)) or "none"
-            raise Denied(f"the policy file {name} is outside of the allowed directories", expected=allowed)
+            raise Denied(f"the policy file {name} is not below one of policy_dirs", expected=allowed)
         try:
             data = stream.read(MAX_POLICY_BYTES + 1)
         except OSError as error:

@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 
 class Helper:
-    """One helper process. Close it in any case; closing kills what still runs."""
+    """One helper process, for one exchange, which releases everything whether it succeeds or fails."""
 
     def __init__(self, python: Path, name: str, arguments: Sequence[str] = (), *, keep: Sequence[int] = ()) -> None:
         self._name: Final = name
@@ -61,9 +61,9 @@ class Helper:
             raise Unavailable(f"the helper process {self._name} failed ({status}): {last}")
         return stdout
 
-    def close(self) -> None:
-        """Kill it if it still runs."""
-        self._process.kill()
+    def abort(self) -> None:
+        """Kill it; :meth:`exchange` then fails at once. From any thread."""
+        self._process.abort()
 
 
 def call(python: Path, name: str, document: Mapping[str, object], *, timeout: float) -> Document:

@@ -182,12 +182,12 @@ class VirtualMachine:
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise DeadlineExceeded(f"the guest did not come up in time{self._last_words()}")
+                raise DeadlineExceeded(f"the guest did not come up in time{self.last_words()}")
             try:
                 return self._vsock.dial(port, min(remaining, _DIAL_SECONDS))
             except (NotListeningError, DeadlineExceeded):
                 if self._exited.wait(_REDIAL_SECONDS):
-                    raise Unavailable(f"the VM ended while starting{self._last_words()}") from None
+                    raise Unavailable(f"the VM ended while starting{self.last_words()}") from None
 
     def on_exit(self, callback: ExitCallback) -> None:
         """Call back once with QEMU's exit status (minus the signal; None: unknown), at once if it has ended."""
@@ -232,10 +232,10 @@ class VirtualMachine:
             self.monitor.negotiate(deadline=deadline)
         except ParmaError as error:
             if self._exited.wait(1.0):
-                raise Unavailable(f"QEMU did not start{self._last_words()}") from error
+                raise Unavailable(f"QEMU did not start{self.last_words()}") from error
             raise
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         """Why QEMU or the guest ended, as far as either said."""
         for log in reversed(self._logs):
             lines = [line for line in log.tail_lines(8) if "warning:" not in line]
@@ -277,6 +277,7 @@ class VirtualMachine:
             self._exited.set()
             callbacks, self._callbacks = self._callbacks, []
         self.monitor.close()
+        self._vsock.close()  # ends every connection to the guest, and with it every call that waits for it
         for callback in callbacks:
             callback(self._status)
 

@@ -137,7 +137,7 @@ def _kill_session(child: Child) -> None:
 class Running:
     """A process with pipes on its standard streams, for :func:`run` and for helpers that stay until told.
 
-    Not safe for several threads at once.
+    For one thread, but for :meth:`abort`.
     """
 
     def __init__(self, argv: Sequence[str], *, environment: Mapping[str, str], keep: Sequence[int] = ()) -> None:
@@ -161,6 +161,7 @@ class Running:
         self._stdin, self._stdout, self._stderr = own
         os.set_blocking(self._stdin, False)
         self._closed: set[int] = set()
+        self._lock = threading.Lock()
         self._reaped = False
         self.status: int | None = None
 
@@ -225,21 +226,27 @@ class Running:
     def finish(self, *, deadline: float) -> int:
         """Wait for the end; kill at the deadline. Returns the exit code, or minus the signal."""
         if not wait_exit(self.child, deadline - time.monotonic()):
-            _kill_session(self.child)
+            self.abort()
         self._collect()
         return self.status if self.status is not None else -1
 
     def kill(self) -> None:
         """End it now and release everything. Idempotent."""
-        if not self._reaped:
-            _kill_session(self.child)
-            self._collect()
+        self.abort()
+        self._collect()
+
+    def abort(self) -> None:
+        """Kill it and leave the rest to the thread that uses it. From any thread."""
+        with self._lock:
+            if not self._reaped:
+                _kill_session(self.child)
 
     def _collect(self) -> None:
-        if self._reaped:
-            return
-        self._reaped = True
-        self.status = reap(self.child)
+        with self._lock:
+            if self._reaped:
+                return
+            self._reaped = True
+            self.status = reap(self.child)
         for fd in (self._stdin, self._stdout, self._stderr, self.child.pidfd):
             self._close(fd)
 

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -161,6 +162,7 @@ class UserVsock:
         argv = [*wrap, str(program), "--guest-cid", str(_USER_CID), "--socket", str(self._control)]
         argv += ["--uds-path", str(self._socket)]
         self.child: Final = spawn(argv, environment=environment)
+        self._lock: Final = threading.Lock()
         self._closed = False
 
     def wait_ready(self, *, deadline: float) -> None:
@@ -191,9 +193,10 @@ class UserVsock:
 
     def close(self) -> None:
         """End the process and remove its sockets."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         send_signal(self.child, signal.SIGKILL)
         reap(self.child)
         os.close(self.child.pidfd)

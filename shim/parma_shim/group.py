@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container group: the containers that share one VM, and the VM.
+
+The first container boots the VM, with the hash of its policy as HOST_DATA; further ones join it. Creating is a
+sequence of steps, each of which pushes what takes it back: a failure runs that list, and so does ``delete_container``::
+
+    layers found and converted  |  VM booted, policy set        (at the same time)
+    each layer: disk attached, verified and mounted in the guest (shared with the group's other containers)
+    scratch: disk attached, encrypted and mounted in the guest  (or guest memory)
+    overlay mounted
+    container created
+
+Lock contract: ``_setup`` serialises creating, deleting and shutting down, and is held while the guest works.
+``_lock`` guards the fields; nothing is waited for under it. Everything else (``guest``, ``vm_pid``, ``kill``, ...)
+takes ``_lock`` only, so it never waits for a guest that is stuck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import ttrpc
+from parma_shim import guest_request
+from parma_shim.attestation import Attester, Publish
+from parma_shim.config import Config
+from parma_shim.digest import hex_digest
+from parma_shim.guest import GuestClient
+from parma_shim.helpers.call import Helper, call
+from parma_shim.policy_source import policy_from_annotations, require_policy
+from parma_shim.task.ports import ContainerSpec
+from parma_shim.vm import disks
+from parma_shim.vm.command import VmSpec
+from parma_shim.vm.image import GuestImage, load_image, unverified_files
+from parma_shim.vm.layers import LayerJob, LayerSource
+from parma_shim.vm.machine import VirtualMachine
+from parma_shim.vm.session import Session, boot
+from parma_shim.vm.sizing import size_of
+from parma_shim.vm.spawn import Executor, on_spawn_thread
+from parma_shim.vm.undo import Undo
+from parma_wire.errors import AlreadyExists, DeadlineExceeded, Denied, FailedPrecondition, NotFound, Unavailable
+
+ExitCallback = Callable[[int | None], None]
+Log = Callable[[str], None]
+
+_MIB: Final = 1 << 20
+_SHUTDOWN_SECONDS: Final = 10.0
+_IMAGE_CACHE: Final = "verified-images"
+
+
+class _Container(NamedTuple):
+    guest_id: str
+    undo: Undo
+
+
+class ContainerGroup:
+    """See the module. Safe for several threads."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        group_id: str,
+        namespace: str,
+        directory: Path,
+        grpc_address: str,
+        log: Log,
+        executor: Executor = on_spawn_thread,
+        publish: Publish | None = None,
+        boot_session: Callable[..., Session] = boot,
+        start_layers: Callable[..., LayerSource] = LayerJob,
+    ) -> None:
+        """``publish(topic, status)`` gets the attested-policy status when it changes; the last two are for tests."""
+        self._config: Final = config
+        self._group_id: Final = group_id
+        self._namespace: Final = namespace
+        self._directory: Final = directory
+        self._grpc_address: Final = grpc_address
+        self._log: Final = log
+        self._executor: Final = executor
+        self._boot_session: Final = boot_session
+        self._start_layers: Final = start_layers
+        self._setup: Final = threading.Lock()
+        self._lock: Final = threading.Lock()
+        self._containers: dict[str, _Container] = {}
+        self._machine: VirtualMachine | None = None
+        self._session: Session | None = None
+        self._policy_digest = b""
+        self._killed = False
+        self._exit_callbacks: list[ExitCallback] = []
+        self._attester: Final = Attester(
+            config,
+            group_id=group_id,
+            namespace=namespace,
+            directory=directory,
+            grpc_address=grpc_address,
+            log=log,
+            publish=publish,
+        )
+
+    # What the task service asks while containers run; none of it waits.
+
+    @property
+    def guest(self) -> GuestClient:
+        """The enforcer. Raises FailedPrecondition when there is no VM."""
+        return self._running().guest
+
+    @property
+    def vm_pid(self) -> int:
+        """QEMU's process id, 0 when there is no VM."""
+        with self._lock:
+            return self._machine.pid if self._machine is not None else 0
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Milliseconds of each part of the VM's start."""
+        with self._lock:
+            return dict(self._session.timings) if self._session is not None else {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The attested-policy status document; empty before there is one."""
+        return self._attester.status
+
+    def open_stream_connection(self) -> ttrpc.Client:
+        """A connection for one process's streams; the caller closes it."""
+        return self._running().open_stream_connection()
+
+    def on_vm_exit(self, callback: ExitCallback) -> None:
+        """Call back, once for each VM that had been booted, when it has ended for whatever reason."""
+        with self._lock:
+            self._exit_callbacks.append(callback)
+
+    def refresh_status(self) -> None:
+        """Fetch and verify evidence anew, in the background. To be called when a task has started or is gone."""
+        self._attester.refresh()
+
+    def kill(self) -> None:
+        """End the VM now, also one that is booting. Returns at once; idempotent."""
+        with self._lock:
+            self._killed = True
+            machine = self._machine
+        if machine is not None:
+            machine.kill()
+
+    def create_container(self, spec: ContainerSpec, *, deadline: float | None = None) -> None:
+        """Create a container, up to and without its start; boots the VM if there is none.
+
+        Raises Denied, NotFound, Unavailable, DeadlineExceeded, ...; everything is undone then.
+        """
+        limit = time.monotonic() + self._config.boot_timeout + 4 * self._config.call_timeout
+        end = limit if deadline is None else min(deadline, limit)
+        with self._setting_up(end):
+            self._require_new(spec)
+            with self._lock:
+                self._killed = False
+            undo = Undo()
+            try:
+                self._create(spec, undo, end)
+            except BaseException:
+                self._roll_back(undo)
+                raise
+            with self._lock:
+                self._containers[spec.container_id] = _Container(spec.guest_id, undo)
+            self._attester.set_containers(list(self._containers))
+
+    def delete_container(self, container_id: str) -> None:
+        """Remove a container that is not running. Raises NotFound, or FailedPrecondition while it runs.
+
+        Once the guest has forgotten it nothing fails any more: what cannot be undone is logged, and gone with the VM.
+        """
+        with self._setting_up(time.monotonic() + 4 * self._config.call_timeout):
+            with self._lock:
+                container = self._containers.get(container_id)
+            if container is None:
+                raise NotFound(f"no container {container_id}")
+            session = self._session
+            if session is not None and session.machine.alive:
+                self._delete_in_guest(session, container)
+            with self._lock:
+                del self._containers[container_id]
+            self._attester.set_containers(list(self._containers))
+
+    def shutdown(self) -> None:
+        """End the group: power off, with a short deadline, then kill; no process, socket or file is left. Idempotent.
+
+        Raises Unavailable when something cannot be removed.
+        """
+        if not self._setup.acquire(blocking=False):
+            self.kill()  # somebody is waiting for the guest; that ends now
+            if not self._setup.acquire(timeout=_SHUTDOWN_SECONDS):
+                raise DeadlineExceeded("the group is still being set up")
+        try:
+            self._attester.detach()
+            session = self._session
+            if session is not None:
+                session.end(orderly=True)
+            with self._lock:
+                self._session = self._machine = None
+                self._containers.clear()
+        finally:
+            self._setup.release()
+
+    # Setting up. Everything below runs with _setup held.
+
+    @contextlib.contextmanager
+    def _setting_up(self, deadline: float) -> Iterator[None]:
+        if not self._setup.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded("another container of the group is still being set up")
+        try:
+            yield
+        finally:
+            self._setup.release()
+
+    def _running(self) -> Session:
+        with self._lock:
+            session = self._session
+        if session is None:
+            raise FailedPrecondition("the container group has no VM")
+        return session
+
+    def _require_new(self, spec: ContainerSpec) -> None:
+        if spec.container_id in self._containers:
+            raise AlreadyExists(f"container {spec.container_id} exists already")
+        session = self._session
+        if session is None:
+            return
+        if not session.machine.alive:
+            if self._containers:
+                raise Unavailable("the group's VM has ended")
+            self._end_session()
+        else:
+            self._require_same_policy(spec)
+
+    def _require_same_policy(self, spec: ContainerSpec) -> None:
+        policy = self._given_policy(spec)
+        if policy is not None and bytes.fromhex(hex_digest(policy)) != self._policy_digest:
+            raise Denied("the group's VM has a policy already, and this is another one")
+
+    def _given_policy(self, spec: ContainerSpec) -> bytes | None:
+        return policy_from_annotations(spec.oci.get("annotations") or {}, self._config.policy_dirs)
+
+    def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
+        if self._session is None:
+            policy = require_policy(self._given_policy(spec))
+            image = self._image(end)
+        source = self._start_layers(
+            self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed
+        )
+        try:
+            if self._session is None:
+                try:
+                    self._boot(spec, image, policy, end)
+                except Unavailable:
+                    # When it was the layers' failure that ended the boot, that is what to report.
+                    if source.error is not None:
+                        raise source.error from None
+                    raise
+            session = self._running()
+            targets = session.layers.mount(source.layers(deadline=end), undo, deadline=end)
+        finally:
+            source.close()
+        self._mount_scratch(session, spec.guest_id, undo, end)
+        guest = session.guest
+        guest.mount_overlay(spec.guest_id, targets[::-1], deadline=end)
+        undo.push("unmounting the overlay", partial(guest.unmount_overlay, spec.guest_id))
+        request = guest_request.create_request(
+            spec.oci, guest_id=spec.guest_id, stdin=spec.stdin, pid_namespace_of=self._pid_namespace(spec)
+        )
+        guest.create_container(request, deadline=end)
+
+    def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
+        vm_spec = self._vm_spec(spec, image, policy)
+        config = self._config
+        session = self._boot_session(
+            lambda: VirtualMachine.launch(vm_spec, config, deadline=end, log=self._log, executor=self._executor),
+            policy,
+            sign=self._signer(vm_spec) if config.tee == "emulated" else None,
+            on_machine=self._machine_started,
+            call_timeout=config.call_timeout,
+            deadline=min(end, time.monotonic() + config.boot_timeout),
+            log=self._log,
+        )
+        with self._lock:
+            self._session = session
+            self._policy_digest = session.machine.spec.host_data
+        session.machine.on_exit(partial(self._machine_ended, session))
+        self._attester.attach(session, policy)
+
+    def _machine_started(self, machine: VirtualMachine) -> None:
+        with self._lock:
+            self._machine = machine
+            killed = self._killed
+        if killed:
+            machine.kill()
+
+    def _machine_ended(self, session: Session, status: int | None) -> None:
+        with self._lock:
+            callbacks = list(self._exit_callbacks) if self._session is session else []
+        for callback in callbacks:
+            callback(status)
+
+    def _layers_failed(self) -> None:
+        """No layers, no container: a VM that is booting for it may as well stop."""
+        with self._lock:
+            machine = self._machine if self._session is None else None
+            self._killed = self._session is None
+        if machine is not None:
+            machine.kill()
+
+    def _vm_spec(self, spec: ContainerSpec, image: GuestImage, policy: bytes) -> VmSpec:
+        config = self._config
+        size = size_of(
+            spec.oci,
+            default_vcpus=config.vcpus,
+            default_memory_mib=config.memory_mib,
+            extra_mib=config.scratch_mib if config.scratch == "memory" else 0,
+            shapes=image.shapes(config.tee),
+        )
+        return VmSpec(
+            name=f"parma-{self._namespace}-{self._group_id}"[:100],
+            directory=self._directory,
+            vcpus=size.vcpus,
+            memory_mib=size.memory_mib,
+            host_data=bytes.fromhex(hex_digest(policy)),
+            image=image,
+            tee=config.tee,
+        )
+
+    def _image(self, end: float) -> GuestImage:
+        """The guest image, its files compared with the manifest once after each change."""
+        config = self._config
+        image = load_image(config.image_dir)
+        cache = config.data_dir / _IMAGE_CACHE
+        if unverified_files(image, cache):
+            request = {"directory": str(config.image_dir), "cache": str(cache)}
+            call(config.python, "image", request, timeout=max(0.0, end - time.monotonic()))
+        return image
+
+    def _signer(self, spec: VmSpec) -> Callable[[bytes], bytes]:
+        """A function that has the emulated secure processor sign a report for this VM."""
+        config = self._config
+        arguments = [
+            *("report", "--directory", str(config.data_dir / "emulated"), "--report-id", os.urandom(32).hex()),
+            *("--host-data", spec.host_data.hex()),
+            *("--measurement", spec.image.measurement(spec.tee, spec.vcpus).hex()),
+        ]
+
+        def sign(report_data: bytes) -> bytes:
+            helper = Helper(config.python, "parma_snp.emulated", arguments)
+            return helper.exchange_bytes(report_data, deadline=time.monotonic() + config.call_timeout)
+
+        return sign
+
+    def _layers_request(self, container_id: str) -> dict[str, object]:
+        config = self._config
+        return {
+            "address": self._grpc_address,
+            "namespace": self._namespace,
+            "container_id": container_id,
+            "cache": str(config.data_dir / "layers"),
+            "cache_bytes": config.layer_cache_mib * _MIB,
+            "timeout": config.call_timeout,
+        }
+
+    def _mount_scratch(self, session: Session, guest_id: str, undo: Undo, end: float) -> None:
+        config = self._config
+        size = config.scratch_mib * _MIB
+        if config.scratch == "memory":
+            session.guest.mount_scratch_memory(guest_id, size, deadline=end)
+        else:
+            fd = disks.open_scratch(config.data_dir / "scratch", size)
+            try:
+                lun = session.machine.attach_descriptor(fd, readonly=False, deadline=end)
+            finally:
+                os.close(fd)
+            undo.push("detaching the scratch disk", partial(self._detach, session, lun))
+            session.guest.mount_scratch_disk(guest_id, lun, deadline=end)
+        undo.push("unmounting the scratch space", partial(session.guest.unmount_scratch, guest_id))
+
+    def _detach(self, session: Session, lun: int) -> None:
+        session.machine.detach_disk(lun, deadline=time.monotonic() + self._config.call_timeout)
+
+    def _pid_namespace(self, spec: ContainerSpec) -> str:
+        """The guest id of the pod's pause container, when the container is to share its pid namespace."""
+        if guest_request.is_sandbox_container(spec.oci) or not guest_request.shares_pid_namespace(spec.oci):
+            return ""
+        sandbox = self._containers.get(self._group_id)
+        return sandbox.guest_id if sandbox is not None else ""
+
+    def _delete_in_guest(self, session: Session, container: _Container) -> None:
+        try:
+            session.guest.delete_container(container.guest_id)
+        except NotFound:
+            pass  # it was asked before, and only the answer got lost
+        except DeadlineExceeded:
+            self.kill()
+            return
+        if not container.undo.run(self._log):
+            self.kill()
+
+    def _roll_back(self, undo: Undo) -> None:
+        session = self._session
+        if session is not None and not self._containers:
+            # The VM was booted for this container: with it goes everything inside.
+            self._end_session()
+        elif session is not None and session.machine.alive and not undo.run(self._log):
+            self.kill()
+        elif session is None:
+            with self._lock:
+                self._machine = None
+
+    def _end_session(self) -> None:
+        with self._lock:
+            session, self._session, self._machine = self._session, None, None
+        self._attester.detach()
+        if session is not None:
+            session.end(orderly=False)

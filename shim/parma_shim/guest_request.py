@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the OCI spec that containerd wrote to the requests that the enforcer understands.
+
+Nothing is decided here. What has a meaning in the guest is passed on for the policy to judge; what only has one on
+this host (device cgroup rules, cgroup and namespace paths, hooks, AppArmor) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from parma_wire import guest_pb2 as pb
+from parma_wire.errors import Malformed
+
+_CONTAINER_TYPE: Final = "io.kubernetes.cri.container-type"
+
+_OWN_MOUNTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "/proc": ("proc",),
+    "/dev": ("tmpfs",),
+    "/dev/pts": ("devpts",),
+    "/dev/shm": ("tmpfs", "bind"),  # noqa: S108 - a path in the guest; Kubernetes binds the pod's
+    "/dev/mqueue": ("mqueue", "bind"),
+    "/sys": ("sysfs",),
+    "/sys/fs/cgroup": ("cgroup", "cgroup2"),
+    "/run": ("tmpfs",),
+}
+"""Mounts that every OCI spec asks for and that the enforcer makes by itself."""
+
+_CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+Document = Mapping[str, Any]
+
+
+def create_request(
+    oci: Document, *, guest_id: str, stdin: bool, pid_namespace_of: str = ""
+) -> pb.CreateContainerRequest:
+    """The request for a container's ``config.json``. Raises Malformed when that is not what the OCI spec says."""
+    try:
+        return _create_request(oci, guest_id, stdin, pid_namespace_of)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
+
+
+def process_request(process: Document, *, stdin: bool) -> pb.Process:
+    """The process of a container, or of an exec. Raises Malformed when that is not what the OCI spec says."""
+    try:
+        return _process(process, stdin)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise Malformed(f"the process's OCI spec makes no sense: {error}") from error
+
+
+def resources_request(resources: Document) -> pb.Resources:
+    """Limits that mean something in the guest. Host CPU numbers (cpuset) do not."""
+    result = pb.Resources()
+    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
+    found = {
+        "memory_limit": memory.get("limit"),
+        "memory_swap": memory.get("swap"),
+        "memory_reservation": memory.get("reservation"),
+        "cpu_quota": cpu.get("quota"),
+        "cpu_period": cpu.get("period"),
+        "cpu_shares": cpu.get("shares"),
+        "pids_limit": (resources.get("pids") or {}).get("limit"),
+        "blkio_weight": (resources.get("blockIO") or {}).get("weight"),
+    }
+    for name, value in found.items():
+        if value:  # 0 is how Go writes "not given"
+            setattr(result, name, int(value))
+    return result
+
+
+def shares_pid_namespace(oci: Document) -> bool:
+    """Whether the container is to join an existing pid namespace (its pod's)."""
+    namespaces = (oci.get("linux") or {}).get("namespaces") or []
+    return any(entry.get("type") == "pid" and entry.get("path") for entry in namespaces)
+
+
+def is_sandbox_container(oci: Document) -> bool:
+    """Whether this is a pod's pause container."""
+    return (oci.get("annotations") or {}).get(_CONTAINER_TYPE) == "sandbox"
+
+
+def _create_request(oci: Document, guest_id: str, stdin: bool, pid_namespace_of: str) -> pb.CreateContainerRequest:
+    linux = oci.get("linux") or {}
+    profile = linux.get("seccomp")
+    return pb.CreateContainerRequest(
+        container_id=guest_id,
+        process=_process(oci["process"], stdin),
+        mounts=_mounts(oci.get("mounts") or []),
+        readonly_rootfs=bool((oci.get("root") or {}).get("readonly")),
+        hostname=str(oci.get("hostname") or ""),
+        seccomp=json.dumps(profile, separators=(",", ":")).encode() if profile else b"",
+        sysctls=linux.get("sysctl") or {},
+        resources=resources_request(linux.get("resources") or {}),
+        privileged=_privileged(linux),
+        sandbox_container=is_sandbox_container(oci),
+        pid_namespace_of=pid_namespace_of,
+    )
+
+
+def _process(process: Document, stdin: bool) -> pb.Process:
+    user = process.get("user") or {}
+    size = process.get("consoleSize") or {}
+    capabilities = process.get("capabilities") or {}
+    result = pb.Process(
+        args=process.get("args") or [],
+        env=process.get("env") or [],
+        cwd=process.get("cwd") or "/",
+        user=pb.User(uid=user.get("uid", 0), gid=user.get("gid", 0), additional_gids=user.get("additionalGids") or []),
+        capabilities=pb.Capabilities(**{name: capabilities.get(name) or [] for name in _CAPABILITY_SETS}),
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        rlimits=[
+            pb.Rlimit(type=item["type"], hard=item["hard"], soft=item["soft"]) for item in process.get("rlimits") or []
+        ],
+        terminal=bool(process.get("terminal")),
+        console_width=size.get("width", 0),
+        console_height=size.get("height", 0),
+        stdin=stdin,
+    )
+    if user.get("umask") is not None:
+        result.user.umask = user["umask"]
+    if process.get("oomScoreAdj") is not None:
+        result.oom_score_adj = process["oomScoreAdj"]
+    return result
+
+
+def _mounts(mounts: Sequence[Document]) -> list[pb.Mount]:
+    return [
+        pb.Mount(
+            destination=mount["destination"],
+            type=_mount_type(mount),
+            source=mount.get("source") or "",
+            options=mount.get("options") or [],
+        )
+        for mount in mounts
+        if _mount_type(mount) not in _OWN_MOUNTS.get(mount["destination"], ())
+    ]
+
+
+def _mount_type(mount: Document) -> str:
+    """An OCI bind mount may leave out its type."""
+    options = mount.get("options") or []
+    return "bind" if "bind" in options or "rbind" in options else str(mount.get("type") or "")
+
+
+def _privileged(linux: Document) -> bool:
+    """OCI has no such word; a privileged container is one from which nothing is hidden."""
+    return not linux.get("maskedPaths") and not linux.get("readonlyPaths")
