@@ -20,7 +20,7 @@ from .model import CAPABILITY_SETS, Capabilities
 Request = Any
 """One of the request classes of this module."""
 
-MAX_TEXT: Final = 1 << 20
+MAX_TEXT: Final = 1 << 21
 """Characters of one string of a request."""
 MAX_LIST: Final = 10_000
 """Elements of one list of a request."""

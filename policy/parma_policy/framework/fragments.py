@@ -1,13 +1,146 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed fragments: parts of the policy that somebody named in the policy may supply."""
+"""Signed fragments: parts of the policy that somebody named in the policy may supply.
+
+The policy is asked twice. Before anything of the fragment's text is read: is it from an accepted issuer and feed, new
+enough by its envelope, with the receipts required? After: is it new enough by its own word, and what of it counts?
+"""
 
 from __future__ import annotations
 
-from ..requests import LoadFragment
-from .decision import Decision, Reason, denied
-from .state import State
-from .view import View
+from collections.abc import Iterable, Sequence
+
+from ..model import ContainerIndex, FragmentRule, SvnValue
+from ..reader.errors import PolicyTextError
+from ..reader.fragment import FragmentText, fragment_package
+from ..reader.lists import Items
+from ..reader.syntax import Object
+from ..requests import LoadFragment, Receipt
+from .decision import Decision, Reason, denied, policy_error
+from .explain import shown
+from .state import LoadedFragment, State
+from .view import View, unusable
+
+_POINT = "load_fragment"
 
 
 def load_fragment(view: View, request: LoadFragment) -> tuple[Decision, State]:
-    return denied("load_fragment", Reason("x", "x", "x")), view.state
+    """Decides on a fragment whose envelope was checked, and adds what the policy lets it include.
+
+    Raises Malformed for a text that does not begin as a fragment.
+    """
+    fragment_package(request.rego)
+    rules, reasons = _accepting(view, request)
+    if not rules:
+        return denied(_POINT, *reasons), view.state
+    try:
+        return _load(view, request, rules)
+    except PolicyTextError as error:
+        return policy_error(_POINT, "fragment_text", f"the fragment cannot be read: {error}"), view.state
+
+
+def _load(view: View, request: LoadFragment, rules: Sequence[FragmentRule]) -> tuple[Decision, State]:
+    fragment = FragmentText.parse(request.rego, parity=view.policy.parity)
+    loaded: list[LoadedFragment] = []
+    includes: set[str] = set()
+    for parameters in _parameter_sets(rules):
+        fitting = [rule for rule in rules if rule.parameters is None or rule.parameters == parameters]
+        accepted, reasons = _new_enough(fragment, fitting, request.header_svn)
+        if not accepted:
+            return denied(_POINT, *reasons), view.state
+        included = frozenset().union(*(rule.includes for rule in accepted))
+        includes |= included
+        loaded.append(_cut_down(request, fragment.items(parameters), included))
+    new = [fragment for fragment in loaded if fragment not in view.state.fragments]
+    decision = Decision(True, _POINT, add_module="namespace" in includes)
+    return decision, view.after(fragments=(*view.state.fragments, *new))
+
+
+def _parameter_sets(rules: Sequence[FragmentRule]) -> list[Object | None]:
+    """The different parameters that the accepting rules give; once without any where none gives some."""
+    sets: list[Object | None] = []
+    for rule in rules:
+        if isinstance(rule.parameters, Object) and rule.parameters not in sets:
+            sets.append(rule.parameters)
+    return sets or [None]
+
+
+def _cut_down(request: LoadFragment, items: Items, includes: frozenset[str]) -> LoadedFragment:
+    return LoadedFragment(
+        request.issuer,
+        request.feed,
+        containers=items.containers if "containers" in includes else ContainerIndex(),
+        external_processes=items.external_processes if "external_processes" in includes else (),
+        fragments=items.fragments if "fragments" in includes else (),
+        platform_rules=items.platform_rules if "platform_rules" in includes else (),
+        transparency_trust_lists=(items.transparency_trust_lists if "transparency_trust_lists" in includes else ()),
+    )
+
+
+# -- before the text is read -------------------------------------------------------------------------------------
+
+
+def _accepting(view: View, request: LoadFragment) -> tuple[list[FragmentRule], list[Reason]]:
+    """The rules that accept the envelope; without any, why not."""
+    rules = list(view.fragment_rules())
+    of_issuer = [rule for rule in rules if rule.issuer == request.issuer]
+    if not of_issuer:
+        text = f"no fragment of issuer {shown(request.issuer)} is in the policy"
+        return [], [*unusable(view), Reason("issuer", text, "invalid fragment issuer")]
+    of_feed = [rule for rule in of_issuer if rule.feed == request.feed]
+    if not of_feed:
+        text = f"no fragment of feed {shown(request.feed)} of this issuer is in the policy"
+        return [], [Reason("feed", text, "invalid fragment feed")]
+    new = [rule for rule in of_feed if request.header_svn is None or _at_least(request.header_svn, rule.minimum_svn)]
+    if not new:
+        return [], [_too_old(of_feed, request.header_svn)]
+    complete = [rule for rule in new if not _missing_receipts(rule, request.receipts)]
+    if complete:
+        return complete, []
+    missing = dict.fromkeys(name for rule in new for name in _missing_receipts(rule, request.receipts))
+    return [], [
+        Reason("receipt", f"transparency receipt of {shown(name)} is missing", f"missing receipt from {name}")
+        for name in missing
+    ]
+
+
+def _missing_receipts(rule: FragmentRule, receipts: Iterable[Receipt]) -> list[str]:
+    receipts = list(receipts)
+    issuers = {receipt.issuer for receipt in receipts}
+    lists = {f"TTL:{subject}" for receipt in receipts for subject in receipt.ttl_subjects}
+    return [name for name in rule.required_receipts if name not in issuers | lists and not (name == "*" and receipts)]
+
+
+# -- afterwards --------------------------------------------------------------------------------------------------
+
+
+def _new_enough(
+    fragment: FragmentText, rules: Sequence[FragmentRule], header_svn: int | None
+) -> tuple[list[FragmentRule], list[Reason]]:
+    """The rules whose minimum the fragment's version satisfies; without any, why not."""
+    problem = fragment.framework.problem
+    if problem:
+        return [], [Reason("framework_version", f"fragment {problem}", f"fragment {problem}")]
+    svn: SvnValue | None = fragment.svn if fragment.has_svn else header_svn
+    if fragment.has_svn and header_svn is not None and svn != header_svn:
+        topic = f"svn in header {header_svn} does not match svn in fragment rego {svn}"
+        return [], [Reason("svn_mismatch", topic, topic)]
+    accepted = [rule for rule in rules if _at_least(svn, rule.minimum_svn)]
+    return accepted, [] if accepted else [_too_old(rules, svn)]
+
+
+def _at_least(svn: SvnValue | None, minimum: SvnValue | None) -> bool:
+    """Whole numbers and semantic versions do not compare; neither does what is no version at all."""
+    if isinstance(svn, int) and isinstance(minimum, int):
+        return svn >= minimum
+    if svn is None or minimum is None or isinstance(svn, int) or isinstance(minimum, int):
+        return False
+    return svn >= minimum
+
+
+def _too_old(rules: Sequence[FragmentRule], svn: SvnValue | None) -> Reason:
+    minimum = rules[0].minimum_svn
+    if svn is not None and type(svn) is not type(minimum):
+        topic = "fragment svn and the specified minimum are different types"
+        return Reason("svn_type", topic, topic, str(minimum), str(svn))
+    topic = "fragment svn is below the specified minimum"
+    return Reason("svn", topic, topic, f"{minimum} or newer", str(svn))

@@ -75,6 +75,8 @@ class ContainerReader:
 
     def pattern(self, node: Node, strategy: Strategy, text: str | None = None) -> TextPattern:
         """The pattern at ``node``; ``text`` where only a part of it is the pattern."""
+        if self.parity and not isinstance(node.value, str):
+            return TextPattern("", "unknown")
         text = node.string() if text is None else text
         if len(text) > MAX_EXPRESSION_LENGTH and strategy == "re2":
             raise node.error("expression too long", expected=f"at most {MAX_EXPRESSION_LENGTH} characters")

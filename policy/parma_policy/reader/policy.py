@@ -6,42 +6,29 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from parma_wire.errors import Malformed
 
 from ..model import (
-    Container,
     ContainerIndex,
-    ExternalProcess,
     Flags,
-    FragmentRule,
-    PlatformRule,
     Policy,
-    TrustListRule,
 )
 from ..points import POINTS
-from ..versions import FRAMEWORK_VERSION, Version, version
+from ..versions import FRAMEWORK_VERSION
 from .containers import ContainerReader
-from .delegated import fragment_rule, trust_list_rule
-from .limits import MAX_CONTAINERS, MAX_POLICY_BYTES
-from .shape import Node
+from .limits import MAX_POLICY_BYTES
+from .lists import LISTS, Items, VersionClaim, claimed, framework_claim, list_of, node_of
 from .syntax import Array, Document, Object, Reference, Statement, parse
 
-_LISTS_SINCE: Final = version("0.5.0")
-"""Framework version before which platform_rules and transparency_trust_lists do not count."""
 _FLAGS: Final = tuple(Flags.__dataclass_fields__)
 _DATA: Final = (
     "api_version",
     "api_svn",
     "framework_version",
     "framework_svn",
-    "containers",
-    "external_processes",
-    "fragments",
-    "platform_rules",
-    "transparency_trust_lists",
+    *LISTS,
     "allowed_log_providers",
     *_FLAGS,
 )
@@ -71,48 +58,11 @@ def decode(data: bytes) -> str:
         raise Malformed(f"the policy is not UTF-8 text: bad byte at offset {error.start}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class VersionClaim:
-    """A version that a text claims under one of two names, and what is wrong with it (empty: nothing)."""
-
-    version: Version | None
-    problem: str
-
-
-def _claimed(document: Document, name: str, old_name: str) -> tuple[VersionClaim, object]:
-    given = [document.statements[key].value for key in (name, old_name) if key in document.statements]
-    if not given:
-        return VersionClaim(None, f"{name} is missing"), None
-    if len(given) == 2 and given[0] != given[1]:
-        return VersionClaim(None, f"{name} and {old_name} have different values"), given[0]
-    value = given[0]
-    parsed = Version.parse(value) if isinstance(value, str) else None
-    problem = "" if parsed else f"{name} is not a semantic version"
-    return VersionClaim(parsed, problem), value
-
-
-def framework_claim(document: Document) -> VersionClaim:
-    """The framework version of a policy or fragment, checked against ours."""
-    claim, value = _claimed(document, "framework_version", "framework_svn")
-    ours = FRAMEWORK_VERSION
-    if value is None and claim.version is None:
-        return VersionClaim(None, f"framework_version is missing. Current version: {ours}")
-    if claim.version is not None and claim.version > ours:
-        problem = f"framework_version is ahead of the current version: {claim.version} is greater than {ours}"
-        return VersionClaim(claim.version, problem)
-    return claim
-
-
 def _api_claim(document: Document) -> VersionClaim:
-    claim, value = _claimed(document, "api_version", "api_svn")
+    claim, value = claimed(document, "api_version", "api_svn")
     if claim.version is None and value is None:
         return VersionClaim(None, "policy does not define api_version")
     return claim
-
-
-def node_of(document: Document, statement: Statement) -> Node:
-    """The value of a definition."""
-    return Node(document.source, statement.value, statement.value_offset, statement.name)
 
 
 def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
@@ -122,7 +72,7 @@ def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
     api = _api_claim(document)
     framework = framework_claim(document)
     reader = ContainerReader(framework.version or FRAMEWORK_VERSION, parity)
-    items = PolicyItems.read(document, reader) if not framework.problem else PolicyItems()
+    items = Items.read(document, reader) if not framework.problem else Items()
     return Policy(
         sha256=sha256,
         api_version=api.version,
@@ -141,35 +91,6 @@ def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
         allowed_log_providers=_log_providers(document),
         parity=parity,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyItems:
-    """The lists that a policy defines and that a fragment can contribute to."""
-
-    containers: ContainerIndex = field(default_factory=ContainerIndex)
-    external_processes: tuple[ExternalProcess, ...] = ()
-    fragments: tuple[FragmentRule, ...] = ()
-    platform_rules: tuple[PlatformRule, ...] = ()
-    transparency_trust_lists: tuple[TrustListRule, ...] = ()
-
-    @classmethod
-    def read(cls, document: Document, reader: ContainerReader) -> PolicyItems:
-        """The lists of a document whose framework version is known."""
-        containers: list[Container] = [reader.container(node) for node in _list(document, "containers", MAX_CONTAINERS)]
-        current = reader.framework_version >= _LISTS_SINCE
-        return cls(
-            ContainerIndex(tuple(containers)),
-            tuple(reader.external_process(node) for node in _list(document, "external_processes")),
-            tuple(fragment_rule(node, parity=reader.parity) for node in _list(document, "fragments")),
-            tuple(reader.platform_rule(node) for node in _list(document, "platform_rules") if current),
-            tuple(trust_list_rule(node) for node in _list(document, "transparency_trust_lists") if current),
-        )
-
-
-def _list(document: Document, name: str, limit: int = 1000) -> Iterator[Node]:
-    statement = document.statements.get(name)
-    return node_of(document, statement).elements(limit) if statement else iter(())
 
 
 def _check_names(document: Document, *, parity: bool) -> Iterator[str]:
@@ -220,7 +141,7 @@ def _mountable_layers(document: Document, containers: ContainerIndex, *, parity:
         return containers.layers
     return frozenset(
         layer
-        for node in _list(document, "containers")
+        for node in list_of(document, "containers")
         if isinstance(node.value, Object) and isinstance(layers := node.value.get("layers"), Array)
         for layer in layers
         if isinstance(layer, str)

@@ -8,7 +8,7 @@
     array     = "[" [value ("," value)* [","]] "]"
     object    = "{" [STRING ":" value ("," STRING ":" value)* [","]] "}"
     reference = "data" ("." NAME)+
-    call      = "parameter" "(" STRING ")"
+    call      = "parameter" "(" STRING ")" ("." NAME)*
 
 Comments run from ``#`` to the end of the line. Where a reference or a call may stand is for the caller to check.
 Arrays and objects remember where their elements are, so that later checks can say line and column too.
@@ -35,9 +35,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """``parameter("x")``, in a fragment."""
+    """``parameter("x")``, in a fragment; ``members`` of it that are taken."""
 
     name: str
+    members: tuple[str, ...] = ()
 
 
 class Array(list["Value"]):
@@ -84,6 +85,7 @@ class Document:
 
 _BLANK: Final = re.compile(r"(?:[ \t\n]|\r\n|#[^\r\n]*)*")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+_MEMBERS: Final = re.compile(r"(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _NUMBER: Final = re.compile(r"-?[0-9][0-9A-Za-z_.+-]*")
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
 _PLAIN_STRING: Final = re.compile(r'"([^"\\\x00-\x1f\x7f]*)"')
@@ -255,7 +257,10 @@ class _Parser:
         if self.peek() != ")":
             raise self.error(self.found(), expected="')'")
         self.position += 1
-        return Parameter(name)
+        members = _MEMBERS.match(self.text, self.position)
+        taken = members[0] if members else ""
+        self.position += len(taken)
+        return Parameter(name, tuple(taken.split(".")[1:]))
 
     def string(self) -> str:
         match = _PLAIN_STRING.match(self.text, self.position)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What policies and fragments have in common: versions and lists of things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..model import ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
+from ..versions import FRAMEWORK_VERSION, Version, version
+from .containers import ContainerReader
+from .delegated import fragment_rule, trust_list_rule
+from .limits import MAX_CONTAINERS
+from .shape import Node
+from .syntax import Document, Statement
+
+_LISTS_SINCE: Final = version("0.5.0")
+"""Framework version before which platform_rules and transparency_trust_lists do not count."""
+
+LISTS: Final = ("containers", "external_processes", "fragments", "platform_rules", "transparency_trust_lists")
+"""Names of the lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionClaim:
+    """A version that a text claims under one of two names, and what is wrong with it (empty: nothing)."""
+
+    version: Version | None
+    problem: str
+
+
+def claimed(document: Document, name: str, old_name: str) -> tuple[VersionClaim, object]:
+    given = [document.statements[key].value for key in (name, old_name) if key in document.statements]
+    if not given:
+        return VersionClaim(None, f"{name} is missing"), None
+    if len(given) == 2 and given[0] != given[1]:
+        return VersionClaim(None, f"{name} and {old_name} have different values"), given[0]
+    value = given[0]
+    parsed = Version.parse(value) if isinstance(value, str) else None
+    problem = "" if parsed else f"{name} is not a semantic version"
+    return VersionClaim(parsed, problem), value
+
+
+def framework_claim(document: Document) -> VersionClaim:
+    """The framework version of a policy or fragment, checked against ours."""
+    claim, value = claimed(document, "framework_version", "framework_svn")
+    ours = FRAMEWORK_VERSION
+    if value is None and claim.version is None:
+        return VersionClaim(None, f"framework_version is missing. Current version: {ours}")
+    if claim.version is not None and claim.version > ours:
+        problem = f"framework_version is ahead of the current version: {claim.version} is greater than {ours}"
+        return VersionClaim(claim.version, problem)
+    return claim
+
+
+def node_of(document: Document, statement: Statement) -> Node:
+    """The value of a definition."""
+    return Node(document.source, statement.value, statement.value_offset, statement.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The lists that a policy defines and that a fragment can contribute to."""
+
+    containers: ContainerIndex = field(default_factory=ContainerIndex)
+    external_processes: tuple[ExternalProcess, ...] = ()
+    fragments: tuple[FragmentRule, ...] = ()
+    platform_rules: tuple[PlatformRule, ...] = ()
+    transparency_trust_lists: tuple[TrustListRule, ...] = ()
+
+    @classmethod
+    def read(cls, document: Document, reader: ContainerReader) -> Items:
+        """The lists of a document whose framework version is known."""
+        containers = tuple(reader.container(node) for node in list_of(document, "containers", MAX_CONTAINERS))
+        current = reader.framework_version >= _LISTS_SINCE
+        return cls(
+            ContainerIndex(containers),
+            tuple(reader.external_process(node) for node in list_of(document, "external_processes")),
+            tuple(fragment_rule(node, parity=reader.parity) for node in list_of(document, "fragments")),
+            tuple(reader.platform_rule(node) for node in list_of(document, "platform_rules") if current),
+            tuple(trust_list_rule(node) for node in list_of(document, "transparency_trust_lists") if current),
+        )
+
+
+def list_of(document: Document, name: str, limit: int = 1000) -> Iterator[Node]:
+    statement = document.statements.get(name)
+    return node_of(document, statement).elements(limit) if statement else iter(())
