@@ -29,6 +29,11 @@ class EnvRule:
     value: TextPattern | None
     required: bool
 
+    @property
+    def literal(self) -> bool:
+        """Whether it accepts exactly one text."""
+        return self.value is None and self.pattern.strategy == "string"
+
     def matches(self, variable: str) -> bool:
         """Whether this rule accepts ``variable``, a ``NAME=value`` text."""
         if self.value is None:
@@ -48,11 +53,17 @@ class EnvRules:
     rules: tuple[EnvRule, ...]
     _literal: frozenset[str] = field(init=False, compare=False, repr=False)
     _other: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
+    _required_literal: frozenset[str] = field(init=False, compare=False, repr=False)
+    _required_other: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        literal = [rule for rule in self.rules if rule.value is None and rule.pattern.strategy == "string"]
+        literal = [rule for rule in self.rules if rule.literal]
+        other = tuple(rule for rule in self.rules if not rule.literal)
         object.__setattr__(self, "_literal", frozenset(rule.pattern.text for rule in literal))
-        object.__setattr__(self, "_other", tuple(rule for rule in self.rules if rule not in literal))
+        object.__setattr__(self, "_other", other)
+        required = frozenset(rule.pattern.text for rule in literal if rule.required)
+        object.__setattr__(self, "_required_literal", required)
+        object.__setattr__(self, "_required_other", tuple(rule for rule in other if rule.required))
 
     def accepts(self, variable: str) -> bool:
         """Whether some rule accepts ``variable``."""
@@ -68,7 +79,11 @@ class EnvRules:
 
     def allow(self, variables: tuple[str, ...]) -> bool:
         """Whether every variable is accepted and every required rule fulfilled."""
-        return all(map(self.accepts, variables)) and not self.unmet(variables)
+        return (
+            all(map(self.accepts, variables))
+            and self._required_literal.issubset(variables)
+            and all(any(map(rule.matches, variables)) for rule in self._required_other)
+        )
 
     def __add__(self, other: EnvRules) -> EnvRules:
         return EnvRules(self.rules + other.rules)
@@ -134,7 +149,7 @@ class Capabilities:
     def same_as(self, other: Capabilities) -> bool:
         """Whether all five are equal as sets, duplicates counting as a difference."""
         return all(
-            len(mine) == len(theirs) and set(mine) == set(theirs)
+            mine == theirs or (len(mine) == len(theirs) and set(mine) == set(theirs))
             for mine, theirs in zip(self.sets(), other.sets(), strict=True)
         )
 

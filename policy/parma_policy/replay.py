@@ -8,8 +8,10 @@ A recording is an object with ``policy_rego``, ``default_mounts``, ``privileged_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from parma_wire.errors import Malformed
@@ -156,3 +158,68 @@ def _compare_results(number: int, step: Mapping[str, Any], decision: Decision) -
 
 def _sorted(values: Sequence[str] | None, otherwise: Sequence[str] | None) -> list[str]:
     return sorted(set((otherwise or ()) if values is None else values))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What came of a folder of recordings, by name. ``refused``: policies with rules of their own, and why."""
+
+    passed: tuple[str, ...]
+    failed: Mapping[str, Sequence[Difference]]
+    refused: Mapping[str, str]
+    skipped: tuple[str, ...]
+    """Recorded with a Windows guest."""
+
+    def fail_open(self) -> list[str]:
+        """Recordings in which we allow what was denied."""
+        return [name for name, found in self.failed.items() if any(difference.fail_open for difference in found)]
+
+
+def replay_folder(directory: Path, *, parity: bool = True) -> Score:
+    """Replays every recording of a folder. Raises Malformed for a file that is none."""
+    passed, skipped = [], []
+    failed: dict[str, Sequence[Difference]] = {}
+    refused: dict[str, str] = {}
+    for path in sorted(directory.glob("*.json")):
+        recording = _read(path)
+        if "steps" not in recording:
+            continue
+        name = str(recording["name"])
+        if recording.get("os") != "linux":
+            skipped.append(name)
+            continue
+        try:
+            differences = replay(recording, parity=parity)
+        except RefusedPolicyError as error:
+            refused[name] = str(error)
+            continue
+        if differences:
+            failed[name] = differences
+        else:
+            passed.append(name)
+    return Score(tuple(passed), failed, refused, tuple(skipped))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Malformed(f"{path.name} is no recorded conversation")
+    return value
+
+
+def main(directory: Path) -> tuple[int, int]:
+    """Replays a folder, prints what differs, and returns the numbers of passed and failed recordings.
+
+    A policy with rules of its own passes by being refused: there is no Rego engine here.
+    """
+    score = replay_folder(directory)
+    for name, differences in score.failed.items():
+        print(f"{name}: {differences[0]}")
+    print(
+        f"{len(score.passed)} answered as recorded, {len(score.refused)} refused when loaded (rules of their own), "
+        f"{len(score.skipped)} skipped (Windows), {len(score.fail_open())} allowed though recorded as denied"
+    )
+    return len(score.passed) + len(score.refused), len(score.failed)

@@ -232,6 +232,13 @@ def texts(value: object, key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list | tuple) or len(value) > MAX_LIST:
         raise _bad(key, "a list of strings")
+    # The common case, fast: joining checks that all are strings, and one look at the whole finds what is special.
+    try:
+        joined = "".join(value)
+    except TypeError:
+        raise _bad(key, "a list of strings") from None
+    if joined.isascii() and "\0" not in joined and len(joined) <= MAX_TEXT:
+        return tuple(value)
     return tuple([text(item, key) for item in value])
 
 

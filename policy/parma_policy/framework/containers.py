@@ -32,9 +32,6 @@ def create_container(view: View, request: CreateContainer) -> Outcome:
     candidates = state.candidates(request.container_id)
     if not candidates:
         return denied(point, *_no_candidates(view)), state
-    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
-    if repeated:
-        return denied(point, *repeated), state
 
     def explanation(container: Container) -> list[Reason]:
         return _why_not_create(view, container, request)
@@ -64,9 +61,6 @@ def exec_in_container(view: View, request: ExecInContainer) -> Outcome:
     candidates = state.candidates(request.container_id)
     if not candidates:
         return denied(point, _shut_down("invalid command")), state
-    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
-    if repeated:
-        return denied(point, *repeated), state
 
     def explanation(container: Container) -> list[Reason]:
         return _why_not_exec(view, container, request, started.privileged)
@@ -136,6 +130,9 @@ def _process(
     env = choose_env(remaining, _env_rules, request.env_list, dropping=flags.allow_environment_variable_dropping)
     if env.undecided:
         return denied(point, explain.env_undecidable(*env.undecided))
+    repeated = explain.repeated(view, env.kept)
+    if env.candidates and repeated:
+        return denied(point, *repeated)
     caps = choose_capabilities(
         env.candidates,
         lambda container: default_capabilities(view, container, privileged),

@@ -13,6 +13,7 @@ from ..model import CAPABILITY_SETS, Capabilities, Container, EnvRule, EnvRules,
 from ..requests import CreateContainer, ExecInContainer, Mount, UserName
 from .decision import Reason
 from .matching import ambiguous_variables
+from .view import View
 
 _MAX_SHOWN = 300
 
@@ -238,7 +239,7 @@ def stdio_undecidable(what: str) -> Reason:
     )
 
 
-def ambiguous(variables: Sequence[str]) -> list[Reason]:
-    """The reason for variables given twice, if there are any."""
-    found = ambiguous_variables(variables)
+def repeated(view: View, variables: Sequence[str]) -> list[Reason]:
+    """The reason for variables given twice with different values, if there are any and that counts."""
+    found = [] if view.policy.parity else ambiguous_variables(variables)
     return [env_ambiguous(found)] if found else []

@@ -62,14 +62,16 @@ def exec_external(view: View, request: ExecExternal) -> Outcome:
     """A process outside of the containers, listed as such."""
     point = "exec_external"
     processes = tuple(view.external_processes())
-    repeated = [] if view.policy.parity else explain.ambiguous(request.env_list)
     remaining = tuple(p for p in processes if p.command == request.arg_list and p.working_dir == request.working_dir)
     dropping = view.policy.flags.allow_environment_variable_dropping
     env = choose_env(remaining, lambda process: process.env_rules, request.env_list, dropping=dropping)
     if env.undecided:
         return denied(point, explain.env_undecidable(*env.undecided)), view.state
-    if not env.candidates or repeated:
-        return denied(point, *(repeated or _why_not(view, processes, request, dropping=dropping))), view.state
+    if not env.candidates:
+        return denied(point, *_why_not(view, processes, request, dropping=dropping)), view.state
+    repeated = explain.repeated(view, env.kept)
+    if repeated:
+        return denied(point, *repeated), view.state
     stdio = env.candidates[0].allow_stdio_access
     if any(process.allow_stdio_access != stdio for process in env.candidates):
         return denied(point, explain.stdio_undecidable("external processes")), view.state
