@@ -135,9 +135,9 @@ def load_in_child(path: str = "", body: bytes = b"") -> Config:
     with open(read_end, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(pid, 0)
-    ok, content = marshal.loads(answer) if answer else (False, "the configuration's reader died")  # noqa: S302 - own child
-    if not ok:
-        raise Malformed(content)
+    content = marshal.loads(answer) if answer else "the configuration's reader died"  # noqa: S302 - our own child
+    if not isinstance(content, dict):
+        raise Malformed(str(content))
     return from_values(content, path or DEFAULT_PATH)
 
 
@@ -230,9 +230,9 @@ def _suggestion(key: str) -> str:
 def _send_and_exit(make: Callable[[], Config], pipe: int) -> None:
     """In the child: the result over the pipe, then the end of the process."""
     try:
-        answer: tuple[bool, object] = (True, to_values(make()))
+        answer: dict[str, Value] | str = to_values(make())
     except ParmaError as error:
-        answer = (False, str(error))
+        answer = str(error)
     try:
         with open(pipe, "wb") as stream:
             stream.write(marshal.dumps(answer))

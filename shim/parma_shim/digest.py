@@ -9,6 +9,9 @@ else:
     from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]
 
 
+__all__ = ["hex_digest", "sha256"]
+
+
 def hex_digest(data: bytes | str) -> str:
     """64 lower-case hexadecimal digits; text is hashed as UTF-8."""
     digest: str = sha256(data.encode() if isinstance(data, str) else data).hexdigest()

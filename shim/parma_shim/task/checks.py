@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an OCI specification may not ask for, found before a virtual machine is started. Pure.
+
+This is not security: the guest builds its own specification and asks the policy about every part of it
+(:mod:`parma_shim.guest_request` is the translation). But a container that quietly runs with less than its
+specification says is a trap, so what cannot be had is refused. Left out without a word is only what a container in a
+machine of its own cannot notice: device cgroup rules, cgroup paths, AppArmor and SELinux profiles of the host's
+kernel, and in a pod the paths of namespaces, as its containers share the guest's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from parma_wire.errors import Malformed, Unsupported
+
+SANDBOX_ID: Final = "io.kubernetes.cri.sandbox-id"
+
+Json = Mapping[str, Any]
+
+_UNSUPPORTED_LINUX: Final = ("uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices")
+_UNSUPPORTED_PROCESS: Final = ("scheduler", "ioPriority", "execCPUAffinity")
+_SHARED_PROPAGATION: Final = frozenset({"shared", "rshared"})
+_LIMITS: Final = frozenset({"memory", "cpu", "pids", "blockIO", "devices"})
+
+
+def parse(data: bytes, what: str) -> dict[str, Any]:
+    """JSON text that must be an object.
+
+    Raises:
+        Malformed
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{what} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Malformed(f"{what} is not a JSON object")
+    return value
+
+
+def check_container(spec: Json) -> None:
+    """A container's ``config.json``.
+
+    Raises:
+        Malformed: a part has the wrong type.
+        Unsupported: something is asked for that the guest cannot give.
+    """
+    linux = _object(spec, "linux")
+    in_pod = SANDBOX_ID in _object(spec, "annotations")
+    check_process(_object(spec, "process"))
+    _refuse_hooks(_object(spec, "hooks"))
+    _refuse(linux, _UNSUPPORTED_LINUX, "linux")
+    _check_namespaces(_list(linux, "namespaces"), in_pod=in_pod)
+    check_limits(_object(linux, "resources"))
+    if linux.get("rootfsPropagation") in _SHARED_PROPAGATION:
+        raise Unsupported("a shared root file system is not supported", expected="private or slave propagation")
+    if _list(linux, "devices") and linux.get("maskedPaths"):  # with nothing masked it is a privileged container
+        raise Unsupported("devices of the host are not supported", hint="run it without --device")
+
+
+def check_process(process: Json) -> None:
+    """The process of a container or of an exec.
+
+    Raises: as :func:`check_container`.
+    """
+    if not _list(process, "args"):
+        raise Malformed("the process has no arguments", expected="at least the name of a program")
+    _refuse(process, _UNSUPPORTED_PROCESS, "process")
+
+
+def check_limits(resources: Json) -> None:
+    """``linux.resources``, of a container or of an Update.
+
+    Raises:
+        Unsupported: a kind of limit that the guest does not know.
+    """
+    unknown = sorted(kind for kind, limits in resources.items() if limits and kind not in _LIMITS)
+    if unknown:
+        raise Unsupported(f"resource limits of kind {unknown[0]} are not supported", expected="cpu, memory or pids")
+
+
+def _check_namespaces(namespaces: Sequence[Any], *, in_pod: bool) -> None:
+    paths = {str(item.get("type")): item.get("path") for item in namespaces if isinstance(item, dict)}
+    if "user" in paths:
+        raise Unsupported("user namespaces are not supported")
+    if in_pod:
+        return
+    if "network" not in paths:
+        raise Unsupported("a confidential container cannot share the host's network", hint="run it without --net-host")
+    joined = sorted(kind for kind, path in paths.items() if path)
+    if joined:
+        raise Unsupported(f"an existing {joined[0]} namespace of the host cannot be joined")
+
+
+def _refuse_hooks(hooks: Json) -> None:
+    used = sorted(name for name, values in hooks.items() if values)
+    if used:
+        raise Unsupported(f"hooks are not supported: {', '.join(used)}", hint="they would run on the untrusted host")
+
+
+def _refuse(spec: Json, names: Sequence[str], where: str) -> None:
+    for name in names:
+        if spec.get(name):
+            raise Unsupported(f"{where}.{name} of the specification is not supported")
+
+
+def _object(spec: Json, name: str) -> Json:
+    value = spec.get(name) or {}
+    if not isinstance(value, dict):
+        raise Malformed(f"{name} of the specification is not an object")
+    return value
+
+
+def _list(spec: Json, name: str) -> list[Any]:
+    value = spec.get(name) or []
+    if not isinstance(value, list):
+        raise Malformed(f"{name} of the specification is not a list")
+    return value

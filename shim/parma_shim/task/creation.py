@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create, Exec and Start: from a request to a running process, or to nothing at all when a step fails."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from parma_shim import guest_request
+from parma_shim.api import events_pb2, task_pb2
+from parma_shim.policy_source import policy_from_annotations
+from parma_shim.stdio.process import Paths, ProcessIO
+from parma_shim.task import checks, exits
+from parma_shim.task.environment import Environment
+from parma_shim.task.ports import ContainerSpec, Group
+from parma_shim.task.process import START_FAILED, Container, Process, guest_container_id
+from parma_shim.task.states import ENDED, Event, State
+from parma_wire.errors import AlreadyExists, FailedPrecondition, NotFound, ParmaError, Unavailable, Unsupported
+
+
+def create(env: Environment, request: task_pb2.CreateTaskRequest, deadline: float | None) -> int:
+    """Creates a container and returns the process id to tell containerd: the virtual machine's on the host.
+
+    Raises:
+        ParmaError: nothing of it is left.
+    """
+    if request.checkpoint:
+        raise Unsupported("restoring from a checkpoint is not implemented")
+    paths = Paths(request.stdin, request.stdout, request.stderr, request.terminal)
+    container = Container(request.id, guest_container_id(env.namespace, request.id), request.bundle, paths)
+    with env.tasks.changed:
+        env.tasks.add(container)
+    try:
+        _create(env, container, request, deadline)
+    except BaseException:
+        with env.tasks.changed:
+            container.init.apply(Event.FAILED)
+            env.tasks.remove(container)
+            env.tasks.changed.notify_all()
+        raise
+    exits.watch(env, container.init)
+    env.on_created(container.init.pid)
+    return container.init.pid
+
+
+def _create(
+    env: Environment, container: Container, request: task_pb2.CreateTaskRequest, deadline: float | None
+) -> None:
+    spec = _read_spec(request.bundle)
+    checks.check_container(spec)
+    spec["process"]["terminal"] = request.terminal
+    policy = policy_from_annotations(spec.get("annotations") or {}, env.policy_dirs)
+    io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace)
+    try:
+        group = env.group_for_creation(lambda: exits.machine_ended(env))
+        group.create_container(
+            ContainerSpec(
+                container_id=container.id,
+                guest_id=container.guest_id,
+                bundle=Path(request.bundle),
+                oci=spec,
+                terminal=request.terminal,
+                stdin=bool(request.stdin),
+                policy=policy,
+            ),
+            deadline=deadline,
+        )
+        try:
+            io.connect(group.open_stream_connection(), container.guest_id, "")
+            _commit(env, container, request, group, io)
+        except BaseException:
+            with contextlib.suppress(ParmaError):
+                group.delete_container(container.id)
+            raise
+    except BaseException:
+        io.close()
+        raise
+
+
+def _commit(
+    env: Environment, container: Container, request: task_pb2.CreateTaskRequest, group: Group, io: ProcessIO
+) -> None:
+    pid = group.vm_pid
+    with env.tasks.changed:
+        if container.cancelled or env.closing:
+            raise FailedPrecondition(f"container {container.id} was deleted while it was being created")
+        if not pid:
+            raise Unavailable("the virtual machine has ended")
+        container.init.pid = pid
+        container.init.io = io
+        container.init.apply(Event.CREATED)
+        env.publish(
+            "/tasks/create",
+            events_pb2.TaskCreate(
+                container_id=container.id,
+                bundle=request.bundle,
+                rootfs=request.rootfs,
+                io=events_pb2.TaskIO(
+                    stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
+                ),
+                pid=pid,
+            ),
+        )
+        env.tasks.changed.notify_all()
+
+
+def _read_spec(bundle: str) -> dict[str, Any]:
+    try:
+        return checks.parse((Path(bundle) / "config.json").read_bytes(), "config.json")
+    except FileNotFoundError:
+        raise NotFound(f"the bundle {bundle} has no config.json") from None
+    except OSError as error:
+        raise Unavailable(f"cannot read config.json in {bundle}: {error.strerror}") from None
+
+
+def add_exec(env: Environment, request: task_pb2.ExecProcessRequest) -> None:
+    """Reserves an exec's id; nothing runs before Start.
+
+    Raises:
+        NotFound, AlreadyExists, FailedPrecondition, Malformed, Unsupported
+    """
+    spec = checks.parse(request.spec.value, "the exec's specification")
+    checks.check_process(spec)
+    message = guest_request.process_request(spec, stdin=bool(request.stdin))
+    message.terminal = request.terminal
+    with env.tasks.changed:
+        init = env.tasks.find(request.id)
+        if init.state in ENDED:
+            raise FailedPrecondition(f"{init.title} is {init.state.value}", expected="a running container")
+        container = init.container
+        if request.exec_id in container.execs:
+            raise AlreadyExists(f"exec {request.exec_id} of {init.title} exists already: already exists")
+        paths = Paths(request.stdin, request.stdout, request.stderr, request.terminal)
+        process = Process(container, request.exec_id, paths, State.CREATED)
+        process.spec = message
+        container.execs[request.exec_id] = process
+        env.publish("/tasks/exec-added", events_pb2.TaskExecAdded(container_id=request.id, exec_id=request.exec_id))
+
+
+def start(env: Environment, container_id: str, exec_id: str, deadline: float | None) -> int:
+    """Starts a created process; returns its id.
+
+    Raises:
+        NotFound, FailedPrecondition: no such process, or not in a state to be started.
+        ParmaError: the guest's reason. The process is stopped then, and its streams are at their end.
+    """
+    with env.tasks.changed:
+        process = env.tasks.find(container_id, exec_id)
+        init = process.container.init
+        if exec_id and init.state is not State.RUNNING:
+            raise FailedPrecondition(f"{init.title} is {init.state.value}", expected="a running container")
+        process.apply(Event.START)
+    try:
+        pid = _start_exec(env, process, deadline) if exec_id else _start_init(env, process, deadline)
+    except BaseException:
+        _start_failed(env, process)
+        raise
+    with env.tasks.changed:
+        if process.state is not State.STARTING:
+            raise Unavailable(f"{process.title} ended while it was being started")
+        process.pid = pid
+        process.apply(Event.STARTED)
+        _publish_start(env, process)
+        env.tasks.changed.notify_all()
+    if exec_id:
+        exits.watch(env, process)
+    else:
+        env.group.refresh_status()
+    if process.size is not None:
+        with contextlib.suppress(ParmaError):  # it may have ended already
+            env.group.guest.resize_pty(process.container.guest_id, process.guest_exec_id, *process.size)
+    return pid
+
+
+def _start_init(env: Environment, process: Process, deadline: float | None) -> int:
+    env.group.guest.start_container(process.container.guest_id, deadline=deadline)
+    return process.pid
+
+
+def _start_exec(env: Environment, process: Process, deadline: float | None) -> int:
+    container = process.container
+    with env.tasks.changed:
+        process.guest_exec_id = container.next_guest_exec_id()
+        spec, process.spec = process.spec, None
+    assert spec is not None  # noqa: S101 - set by add_exec, and a process starts once
+    io = ProcessIO(process.stdio, container_id=container.id, namespace=env.namespace)
+    with env.tasks.changed:
+        process.io = io
+        if process.stdin_closed:
+            io.finish_input()
+    connection = env.group.open_stream_connection()
+    try:
+        pid = env.group.guest.exec_process(container.guest_id, process.guest_exec_id, spec, deadline=deadline)
+    except BaseException:
+        connection.close()
+        raise
+    io.connect(connection, container.guest_id, process.guest_exec_id)
+    return pid
+
+
+def _start_failed(env: Environment, process: Process) -> None:
+    """No exit is reported for what never ran, but its readers must not wait for ever."""
+    with env.tasks.changed:
+        if process.state is State.STARTING:
+            process.end(Event.START_FAILED, START_FAILED)
+            env.tasks.changed.notify_all()
+        io = process.io
+    if io is not None:
+        io.close()
+
+
+def _publish_start(env: Environment, process: Process) -> None:
+    container_id = process.container.id
+    if process.exec_id:
+        env.publish(
+            "/tasks/exec-started",
+            events_pb2.TaskExecStarted(container_id=container_id, exec_id=process.exec_id, pid=process.pid),
+        )
+    else:
+        env.publish("/tasks/start", events_pb2.TaskStart(container_id=container_id, pid=process.pid))

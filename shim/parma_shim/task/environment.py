@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the parts of the task service share: the tasks, the group, and ways out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from google.protobuf.message import Message
+
+from parma_shim.task.ports import Group
+from parma_shim.task.process import Tasks
+from parma_wire.errors import FailedPrecondition
+
+
+class Log(Protocol):
+    """Calling it logs at level info."""
+
+    def __call__(self, message: str) -> None: ...
+    def warning(self, message: str) -> None: ...
+    def error(self, message: str) -> None: ...
+
+
+class Environment:
+    """One per shim."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        make_group: Callable[[], Group],
+        publish: Callable[[str, Message], None],
+        log: Log,
+        policy_dirs: Sequence[Path] = (),
+        on_created: Callable[[int], None] = lambda _pid: None,
+    ) -> None:
+        """
+        Args:
+            make_group: called once, for the first container.
+            publish: queues an event; called in the order in which things happened, and never blocks.
+            on_created: told the process id that containerd is told.
+        """
+        self.namespace: Final = namespace
+        self.tasks: Final = Tasks()
+        self.publish: Final = publish
+        self.log: Final = log
+        self.policy_dirs: Final = policy_dirs
+        self.on_created: Final = on_created
+        self.closing = False
+        """Nothing new is begun; the process is about to end."""
+        self._make_group = make_group
+        self._group: Group | None = None
+        self._group_lock = threading.Lock()
+
+    def group_for_creation(self, on_vm_exit: Callable[[], None]) -> Group:
+        """The group, made if this is the first container.
+
+        Raises:
+            FailedPrecondition: the shim is ending.
+        """
+        with self._group_lock:
+            if self.closing:
+                raise FailedPrecondition("the shim is shutting down")
+            if self._group is None:
+                self._group = self._make_group()
+                self._group.on_vm_exit(lambda _status: on_vm_exit())
+            return self._group
+
+    @property
+    def group(self) -> Group:
+        """The group.
+
+        Raises:
+            FailedPrecondition: there is none.
+        """
+        if self._group is None:
+            raise FailedPrecondition("there is no virtual machine")
+        return self._group
+
+    def kill_machine(self, why: str) -> None:
+        """Ends the virtual machine, if there is one, and says why in the log. Returns at once."""
+        if self._group is not None:
+            self.log.warning(f"ending the virtual machine: {why}")
+            self._group.kill()
+
+    def end_group(self) -> None:
+        """Ends the group for good. Waits until nothing of it is left.
+
+        Raises:
+            ParmaError: something is left.
+        """
+        with self._group_lock:
+            self.closing = True
+            group = self._group
+        if group is not None:
+            group.kill()
+            group.shutdown()
