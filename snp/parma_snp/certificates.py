@@ -60,18 +60,20 @@ class CertificateChain:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> CertificateChain:
-        """Leaf, intermediate and root in this order. Raises SnpError ``cert.parse``."""
+        """Leaf, intermediate and root in this order, or only a leaf of AMD's (see :func:`complete_chain`).
+
+        Raises SnpError ``cert.parse`` or ``cert.chain_signature``.
+        """
         try:
             with _no_serial_warning():
                 parsed = x509.load_pem_x509_certificates(pem)
         except _PARSE_ERRORS as error:
             raise SnpError("cert.parse", f"not a PEM certificate chain: {error}") from None
-        if len(parsed) != 3:
-            raise SnpError(
-                "cert.parse", "incomplete chain", expected="3 certificates: leaf, ASK, ARK", found=str(len(parsed))
-            )
-        leaf, intermediate, root = (certificate.public_bytes(Encoding.DER) for certificate in parsed)
-        return cls(leaf, intermediate, root)
+        if len(parsed) not in (1, 3):
+            expected = "3 certificates (leaf, ASK, ARK) or the leaf alone"
+            raise SnpError("cert.parse", "incomplete chain", expected=expected, found=str(len(parsed)))
+        parts = [certificate.public_bytes(Encoding.DER) for certificate in parsed]
+        return cls(*parts) if len(parts) == 3 else complete_chain(parts[0])
 
     def to_pem(self) -> str:
         """The three certificates as PEM. Raises SnpError ``cert.parse`` when one is not a certificate."""

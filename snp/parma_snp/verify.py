@@ -70,8 +70,14 @@ class Verdict:
         return self.authentic and not self.failures
 
     def require(self) -> Report:
-        """The report, or the first failure raised as SnpError."""
-        if not self.accepted or self.report is None:
+        """The report of an accepted verdict; otherwise raises the first failure (SnpError)."""
+        if not self.accepted:
+            raise self.failures[0]
+        return self.require_report()
+
+    def require_report(self) -> Report:
+        """The report, accepted or not; raises the first failure (SnpError) when the bytes were none."""
+        if self.report is None:
             raise self.failures[0]
         return self.report
 

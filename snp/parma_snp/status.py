@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attested-policy status of a VM, as shown to operators: a JSON document, labels, a few lines of text.
+
+It says who verified. When that is the shim, the host speaks about itself: useful to an operator, worthless to a relying
+party. So the status carries the evidence, for anyone to verify again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from parma_snp.errors import SnpError
+from parma_snp.evidence import MAX_EVIDENCE_SIZE, TEES, Evidence, Tee, from_json
+from parma_snp.strict_json import Object
+
+if TYPE_CHECKING:
+    from parma_snp.verify import Verdict
+
+VerdictWord = Literal["attested", "denied", "unattested"]
+VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "denied", "unattested")
+FORMAT: Final = "parma-attestation-status/1"
+LABEL_PREFIX: Final = "parma.attestation/"
+_CODE: Final = "status.format"
+_KEYS: Final = (
+    "format",
+    "verdict",
+    "tee",
+    "emulated",
+    "verified_by",
+    "verified_at",
+    "policy_sha256",
+    "measurement",
+    "unchecked",
+    "failures",
+    "evidence",
+)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status document. Hashes are lower-case hex; ``measurement`` is empty while unknown.
+
+    ``attested`` and ``denied`` are about verified evidence; ``unattested`` says that there is none (tee ``none``).
+    """
+
+    verdict: VerdictWord
+    tee: Tee
+    verified_by: str
+    verified_at: str
+    policy_sha256: str
+    measurement: str = ""
+    unchecked: tuple[str, ...] = ()
+    failures: tuple[SnpError, ...] = ()
+    evidence: Evidence | None = None
+
+    @property
+    def emulated(self) -> bool:
+        return self.tee == "emulated"
+
+    def to_json(self) -> dict[str, object]:
+        """The document as a JSON object."""
+        return {
+            "format": FORMAT,
+            "verdict": self.verdict,
+            "tee": self.tee,
+            "emulated": self.emulated,
+            "verified_by": self.verified_by,
+            "verified_at": self.verified_at,
+            "policy_sha256": self.policy_sha256,
+            "measurement": self.measurement,
+            "unchecked": list(self.unchecked),
+            "failures": [failure.to_json() for failure in self.failures],
+            "evidence": self.evidence.to_json() if self.evidence else None,
+        }
+
+    def dumps(self) -> str:
+        """The document as text."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
+    def labels(self) -> dict[str, str]:
+        """The gist, small enough for the labels of a container (a few hundred bytes)."""
+        labels = {
+            "verdict": self.verdict,
+            "tee": self.tee,
+            "emulated": "true" if self.emulated else "false",
+            "verified-by": self.verified_by,
+            "verified-at": self.verified_at,
+            "policy-sha256": self.policy_sha256,
+            "measurement": self.measurement,
+            "failures": ",".join(failure.code for failure in self.failures),
+        }
+        return {LABEL_PREFIX + key: value for key, value in labels.items() if value}
+
+
+def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verified_by: str = "shim") -> Status:
+    """The status after a verification: ``attested`` if it was accepted, else ``denied`` with the reasons."""
+    return Status(
+        verdict="attested" if verdict.accepted else "denied",
+        tee=evidence.tee,
+        verified_by=verified_by,
+        verified_at=now.isoformat(timespec="seconds"),
+        policy_sha256=evidence.policy_sha256.hex(),
+        measurement=verdict.report.measurement.hex() if verdict.report else "",
+        unchecked=verdict.unchecked,
+        failures=verdict.failures,
+        evidence=evidence,
+    )
+
+
+def denied(
+    tee: Tee,
+    policy_sha256: bytes,
+    failures: Sequence[SnpError],
+    *,
+    now: datetime,
+    verified_by: str = "shim",
+    evidence: Evidence | None = None,
+) -> Status:
+    """The status when there is no verdict because the evidence could not even be had or read."""
+    return Status(
+        verdict="denied",
+        tee=tee,
+        verified_by=verified_by,
+        verified_at=now.isoformat(timespec="seconds"),
+        policy_sha256=policy_sha256.hex(),
+        failures=tuple(failures),
+        evidence=evidence,
+    )
+
+
+def unattested(policy_sha256: bytes, *, now: datetime, verified_by: str = "shim") -> Status:
+    """The status of a VM without a secure processor (tee ``none``)."""
+    return Status(
+        verdict="unattested",
+        tee="none",
+        verified_by=verified_by,
+        verified_at=now.isoformat(timespec="seconds"),
+        policy_sha256=policy_sha256.hex(),
+    )
+
+
+def _failure(document: Object) -> SnpError:
+    document.require_keys(("code", "message", "expected", "found", "hint"))
+    return SnpError(
+        document.text("code"),
+        document.text("message"),
+        expected=document.text("expected"),
+        found=document.text("found"),
+        hint=document.text("hint"),
+    )
+
+
+def parse(data: bytes) -> Status:
+    """Read a status document. Raises SnpError ``status.format`` or ``evidence.format``."""
+    document = Object.parse(data, code=_CODE, limit=2 * MAX_EVIDENCE_SIZE)
+    document.require_keys(_KEYS)
+    document.one_of("format", (FORMAT,))
+    verdict, tee = document.one_of("verdict", VERDICTS), document.one_of("tee", TEES)
+    evidence = document.fields["evidence"]
+    if evidence is not None and not isinstance(evidence, dict):
+        raise SnpError(_CODE, "evidence is neither an object nor null")
+    status = Status(
+        verdict=next(word for word in VERDICTS if word == verdict),
+        tee=next(word for word in TEES if word == tee),
+        verified_by=document.text("verified_by"),
+        verified_at=document.text("verified_at"),
+        policy_sha256=document.text("policy_sha256"),
+        measurement=document.text("measurement"),
+        unchecked=document.texts("unchecked"),
+        failures=tuple(_failure(item) for item in document.objects("failures")),
+        evidence=from_json(evidence) if evidence is not None else None,
+    )
+    if document.boolean("emulated") != status.emulated:
+        raise SnpError(_CODE, "emulated and tee contradict each other")
+    return status
+
+
+_MEANING: Final[Mapping[VerdictWord, str]] = {
+    "attested": "the evidence verifies",
+    "denied": "the evidence does not verify",
+    "unattested": "there is no secure processor, and so no evidence",
+}
+
+
+def render(status: Status) -> str:
+    """The status for people: a few aligned lines, the verdict first."""
+    verdict = f"{status.verdict} - {_MEANING[status.verdict]}"
+    lines = [("Verdict", verdict)]
+    if status.emulated:
+        lines.append(("Emulated", "YES - an emulated secure processor protects nothing from the host"))
+    who = " (the host itself; a relying party verifies again)" if status.verified_by == "shim" else ""
+    lines += [
+        ("TEE", status.tee),
+        ("Verified by", f"{status.verified_by}{who}"),
+        ("Verified at", status.verified_at),
+        ("Policy SHA-256", status.policy_sha256),
+        ("Measurement", status.measurement or "-"),
+    ]
+    if status.unchecked:
+        lines.append(("Not checked", ", ".join(status.unchecked)))
+    lines += [("Failure", str(failure)) for failure in status.failures]
+    return "".join(f"{name + ':':<16}{value}\n" for name, value in lines)
