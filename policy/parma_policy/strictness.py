@@ -25,11 +25,15 @@ STRICTER: Final[dict[str, str]] = {
     "load.layers": "A container without layers, or with something that is no SHA-256 root hash, is refused at load.",
     "load.bad-expression": "An expression that RE2 refuses is refused at load; in the reference it never matches.",
     "load.unknown-strategy": "An unknown pattern strategy is refused at load; in the reference it never matches.",
-    "mount-source.unclean": (
+    "mount-device.unusable-version": (
+        "With a framework_version that makes the policy's containers unusable, their layers cannot be mounted either; "
+        "the reference mounts them and denies the overlay."
+    ),
+    "mount.unclean": (
         "A mount whose source or destination has a '.' or '..' component or an empty one is denied: an expression "
         "like '.+' would accept it."
     ),
-    "mount-source.literal-prefix": (
+    "mount.literal-prefix": (
         "The directory put in for 'sandbox://' and 'hugepages://' is compared literally, and the expression behind it "
         "is anchored on its own; in the reference both are one expression, so that an alternation escapes the "
         "directory."
