@@ -82,9 +82,9 @@ def _become_daemon(boot: bootstrap.Bootstrap, group: str, here: str, path: str, 
         os.closerange(listener.fileno() + 1, 1024)
         os.chdir("/")  # the bundle is containerd's to remove
         _raise_oom_score()
-        from . import daemon
+        from .daemon import run as run_daemon
 
-        status = daemon.run(boot, group=group, bundle_dir=here, socket_path=path, listener_fd=listener.detach())
+        status = run_daemon(boot, group=group, bundle_dir=here, socket_path=path, listener_fd=listener.detach())
     finally:
         os._exit(status)
 
