@@ -9,12 +9,11 @@ from typing import Any
 
 from parma_shim import guest_request
 from parma_shim.api import events_pb2, task_pb2
-from parma_shim.group import ContainerSpec
 from parma_shim.policy_source import policy_from_annotations
 from parma_shim.stdio.process import Paths, ProcessIO
 from parma_shim.task import checks, exits
 from parma_shim.task.environment import Environment
-from parma_shim.task.ports import Group
+from parma_shim.task.ports import ContainerSpec, Group
 from parma_shim.task.process import START_FAILED, Container, Process, guest_container_id
 from parma_shim.task.states import ENDED, Event, State
 from parma_wire.errors import AlreadyExists, FailedPrecondition, NotFound, ParmaError, Unavailable, Unsupported

@@ -8,13 +8,32 @@ says no, ``DeadlineExceeded`` and ``Unavailable`` when the guest does not answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
-from parma_shim.group import ContainerSpec
 from parma_wire import guest_pb2
+
+
+class ContainerSpec(NamedTuple):
+    """One container to be created."""
+
+    container_id: str
+    """containerd's."""
+
+    guest_id: str
+    """64 hexadecimal digits: the container's id in the guest."""
+
+    bundle: Path
+    oci: Mapping[str, Any]
+    """``config.json``, as parsed."""
+
+    terminal: bool
+    stdin: bool
+    policy: bytes | None
+    """From the annotations; ``None`` when they name none."""
 
 
 class GuestProcess(Protocol):
