@@ -21,13 +21,12 @@ from typing import Any, Final
 from parma_shim.config import Config
 from parma_shim.guest import REPORT_DATA_SIZE
 from parma_shim.helpers.call import Helper
+from parma_shim.vm import files
 from parma_shim.vm.session import Session
 from parma_wire.errors import ParmaError
 
 TOPIC_ATTESTED: Final = "/parma/attested"
 TOPIC_DENIED: Final = "/parma/denied"
-STATUS_FILE: Final = "status.json"
-POLICY_FILE: Final = "policy.rego"
 
 _HELPER_SECONDS: Final = 60.0
 _ATTESTED: Final = "attested"
@@ -80,7 +79,7 @@ class Attester:
     def attach(self, session: Session, policy: bytes) -> None:
         """From now on this VM is asked. The policy is part of the evidence and kept in a file, not in memory."""
         try:
-            _write_private(self._directory / POLICY_FILE, policy)
+            _write_private(self._directory / files.POLICY, policy)
         except OSError as error:
             self._log(f"cannot keep the policy for the status: {error}")
         with self._lock:

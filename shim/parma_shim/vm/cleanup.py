@@ -117,7 +117,7 @@ def _kill(pid: int, expected_start: str, marker: bytes) -> int:
     """
     try:
         pidfd = posix.pidfd_open(pid)
-    except OSError:
+    except (OSError, OverflowError):
         return -1
     try:
         if expected_start:
