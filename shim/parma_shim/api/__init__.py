@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """containerd's interfaces: the messages and services that the shim serves or calls.
 
-The ``.proto`` files here are ours; package, message and field names and the field numbers are containerd's (api/ of
-containerd 2.4-dev; unchanged since 1.7 where not noted), limited to what the shim needs. ``tools/genproto.py`` makes
+The ``.proto`` files here are ours; package, message and field names and the field numbers are containerd's (module containerd/api 1.12;
+ unchanged since containerd 1.7 where not noted), limited to what the shim needs. ``tools/genproto.py`` makes
 the ``*_pb2`` modules. Each file is small because each imported one costs the idle daemon memory.
 """
