@@ -37,7 +37,8 @@ def disk_blocks(maximum_disk_size: int) -> int:
 
 def descriptor_blocks(limit: int) -> int:
     """Blocks set aside for group descriptors on a disk of at most ``limit`` blocks."""
-    return -(-(-(-limit // _GROUP)) // _DESCRIPTORS_PER_BLOCK)
+    groups = -(-limit // _GROUP)
+    return -(-groups // _DESCRIPTORS_PER_BLOCK)
 
 
 def close(files: FileSystem, sink: BlockSink, reserved: int) -> None:

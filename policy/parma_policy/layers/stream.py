@@ -18,7 +18,7 @@ from typing import Final, Generic, Protocol, TypeVar
 CHUNK: Final = 1 << 20
 """Bytes asked for in one read."""
 
-_IN_FLIGHT: Final = 4
+_IN_FLIGHT: Final = 2
 
 T = TypeVar("T")
 

@@ -38,9 +38,9 @@ _PREFIXES: Final = (
 
 
 class Xattr(NamedTuple):
-    """One attribute as stored: prefix index and the rest of its name."""
+    """One attribute as stored: the number of its prefix and the rest of its name."""
 
-    index: int
+    prefix: int
     name: bytes
     value: bytes
     full_name: bytes
@@ -97,7 +97,7 @@ def _stored(name: bytes, value: bytes) -> Xattr:
 
 def _before(a: Xattr, b: Xattr) -> bool:
     """The reference's comparison. It is not transitive, hence ``gosort``."""
-    return a.index < b.index or len(a.name) < len(b.name) or a.name < b.name
+    return a.prefix < b.prefix or len(a.name) < len(b.name) or a.name < b.name
 
 
 def readable(area: Iterable[Xattr]) -> dict[bytes, bytes]:
@@ -135,7 +135,7 @@ def _encode(area: tuple[Xattr, ...], size: int, offset_base: int) -> bytes:
         end -= attribute.value_size
         value_hash = _hash(attribute.name, attribute.value)
         offset = end + offset_base
-        _ENTRY.pack_into(body, at, len(attribute.name), attribute.index, offset, 0, len(attribute.value), value_hash)
+        _ENTRY.pack_into(body, at, len(attribute.name), attribute.prefix, offset, 0, len(attribute.value), value_hash)
         body[at + 16 : at + 16 + len(attribute.name)] = attribute.name
         body[end : end + len(attribute.value)] = attribute.value
         at += attribute.entry_size
