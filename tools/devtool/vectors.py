@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``./dev vectors DIR``: replays a folder of recorded cases."""
+"""``./dev vectors DIR``: replays a folder of recorded cases, of layers or of policy conversations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from pathlib import Path
 def main(arguments: list[str]) -> int:
     """Exit code 0 when every case passed, 1 when one failed, 2 when there is none."""
     parser = argparse.ArgumentParser(prog="./dev vectors", description=__doc__)
-    parser.add_argument("directory", type=Path, help="a folder of layer cases: a folder each, with its expectation")
-    directory = parser.parse_args(arguments).directory
-    from parma_policy.layers import replay
-
-    passed, failed = replay.replay(directory)
+    parser.add_argument("directory", type=Path, help="layer cases (a folder each) or policy recordings (a .json each)")
+    passed, failed = replay(parser.parse_args(arguments).directory)
     print(f"{passed} passed, {failed} failed")
     if failed:
         return 1
     return 0 if passed else 2
+
+
+def replay(directory: Path) -> tuple[int, int]:
+    """Which kind of folder it is can be seen from what is in it."""
+    if any(directory.glob("*/expect.json")):
+        from parma_policy.layers.replay import replay as replay_layers
+
+        return replay_layers(directory)
+    from parma_policy.replay import main as replay_policies
+
+    return replay_policies(directory)
