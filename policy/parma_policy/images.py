@@ -6,11 +6,14 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from parma_wire.errors import Malformed
+from parma_wire.errors import Malformed, Unverified
 
 from .generate import Image
+
+if TYPE_CHECKING:
+    from .layers.blobs import LayerBlob
 
 _ACCOUNT_FILES: Final = ("etc/passwd", "etc/group")
 _MAX_ACCOUNT_FILE: Final = 1 << 20
@@ -24,7 +27,7 @@ def from_archive(path: Path) -> Image:
     from .layers import archive
 
     config, layers = archive.image_archive_layers(path)
-    return _image(config, [_opener(layer) for layer in layers], "")
+    return _image(config, layers, "")
 
 
 def from_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> Image:
@@ -32,27 +35,28 @@ def from_containerd(address: str, namespace: str, name: str, *, timeout: float =
     from .layers import containerd
 
     config, layers = containerd.resolve_image_layers(address, namespace, name, timeout=timeout)
-    return _image(config, [_opener(layer) for layer in layers], name)
+    return _image(config, layers, name)
 
 
-def _opener(layer: Any) -> OpenLayer:
-    from .layers import blobs
-
-    return lambda: blobs.open_blob(layer.path, layer.media_type)
-
-
-def _image(config: dict[str, Any], layers: Sequence[OpenLayer], name: str) -> Image:
-    from .layers.convert import root_hash
-
-    hashes = []
-    for open_layer in layers:
-        with open_layer() as stream:
-            hashes.append(root_hash(stream))
-    files = account_files(layers)
+def _image(config: dict[str, Any], layers: Sequence[LayerBlob], name: str) -> Image:
+    hashes = tuple(_root_hash(layer) for layer in layers)
+    files = account_files([layer.open for layer in layers])
     runtime = config.get("config") or {}
     if not isinstance(runtime, dict):
         raise Malformed("the image's configuration has no 'config' object")
-    return Image(runtime, tuple(hashes), files["etc/passwd"], files["etc/group"], name)
+    return Image(runtime, hashes, files["etc/passwd"], files["etc/group"], name)
+
+
+def _root_hash(layer: LayerBlob) -> str:
+    """The layer's root hash; the content must be what the image's configuration says. Raises Unverified."""
+    from .layers.convert import layer_to_image  # noqa: PLC0415
+
+    with layer.open() as stream:
+        image = layer_to_image(stream, None)
+    if image.diff_id != layer.diff_id:
+        message = f"a layer of the image has content {image.diff_id}, not what its configuration says"
+        raise Unverified(message, expected=layer.diff_id)
+    return image.root_hash
 
 
 def account_files(layers: Iterable[OpenLayer]) -> dict[str, bytes]:

@@ -96,9 +96,9 @@ def _matches_as_one_expression(expression: str, source: str) -> bool:
 def ambiguous_variables(variables: Sequence[str]) -> list[str]:
     """Names that are given with two different values."""
     values: dict[str, str] = {}
-    ambiguous = []
+    ambiguous: dict[str, None] = {}
     for variable in variables:
         name, _, value = variable.partition("=")
         if values.setdefault(name, value) != value:
-            ambiguous.append(name)
-    return ambiguous
+            ambiguous[name] = None
+    return list(ambiguous)
