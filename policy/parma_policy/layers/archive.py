@@ -95,9 +95,8 @@ def _choose(images: dict[str, T], name: str) -> T:
         return next(iter(matching.values()))
     labels = "; ".join(images) or "none"
     if not matching:
-        raise NotFound(
-            f"the archive does not hold image {name!r}" if name else "the archive holds no image", hint=labels
-        )
+        what = f"image {name!r}" if name else "an image"
+        raise NotFound(f"the archive does not hold {what}", hint=f"it holds: {labels}")
     raise Malformed("the archive holds several images, so one must be named", expected=f"one of: {labels}")
 
 

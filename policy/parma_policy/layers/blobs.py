@@ -60,7 +60,7 @@ def open_blob(path: Path, media_type: str = "", *, offset: int = 0, size: int = 
     decides in the end whether the tar is the one meant. Reading raises Malformed when the compressed data is damaged.
     """
     try:
-        file = open(path, "rb", buffering=0)
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with the returned stream)
     except FileNotFoundError:
         raise NotFound(f"layer file {path} does not exist") from None
     except OSError as error:

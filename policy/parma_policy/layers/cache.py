@@ -159,8 +159,8 @@ class LayerCache:
     def remove_leftovers(self) -> None:
         """Remove what dead processes left: partial files, and images or records without their counterpart."""
         found: dict[str, set[str]] = {}
-        for entry in os.listdir(self.directory):
-            if match := _FILE.fullmatch(entry):
+        for path in self.directory.iterdir():
+            if match := _FILE.fullmatch(path.name):
                 found.setdefault(match[1], set()).add(match[2])
         for name, kinds in found.items():
             if kinds - {"lock"} == {"img", "json"}:

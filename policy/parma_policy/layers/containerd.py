@@ -207,7 +207,7 @@ class _Containerd:
             response_deserializer=response.FromString,
         )
         try:
-            return cast("Response", call(request, **self._call_options()))
+            return call(request, **self._call_options())
         except grpc.RpcError as error:
             raise self._translated(error, what) from None
 

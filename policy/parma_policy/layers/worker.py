@@ -25,6 +25,7 @@ from parma_wire import errors
 from parma_wire.errors import DeadlineExceeded, ParmaError, Unavailable
 
 _MAX_STDERR: Final = 2000
+_STDIN: Final = 0
 
 
 def prepare_layers(
@@ -67,13 +68,11 @@ def _convert_missing(cache: LayerCache, layers: Sequence[LayerBlob], count: int,
     with ThreadPoolExecutor(max_workers=min(count, len(order))) as pool:
         futures = [pool.submit(workers.convert, layer) for layer in order]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        if any(future.exception() for future in done):
+        failure = next((error for future in done if (error := future.exception()) is not None), None)
+        if failure is not None:
             workers.stop()
-            for future in futures:
-                future.cancel()
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+    if failure is not None:
+        raise failure
 
 
 def _is_cached(cache: LayerCache, diff_id: str, deadline: float | None) -> bool:
@@ -175,7 +174,7 @@ def _raise_reported(answer: dict[str, str]) -> None:
 
 def main() -> int:
     """The process's side."""
-    request = json.loads(sys.stdin.buffer.readline())
+    request = json.loads(_read_line())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     layer = LayerBlob(
         diff_id=request["diff_id"],
@@ -198,8 +197,17 @@ def main() -> int:
     return 0
 
 
+def _read_line() -> bytes:
+    # Not through sys.stdin: a thread that waits in it would keep the interpreter from ending.
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(_STDIN, 1 << 16)):
+        line += piece
+    return line
+
+
 def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(_STDIN, 1 << 16):
+        pass
     os._exit(1)
 
 
