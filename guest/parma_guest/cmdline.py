@@ -16,7 +16,9 @@ TEES: Final = ("snp", "emulated", "none")
 
 # quiet: under software emulation each line on the serial port costs milliseconds.
 # panic=-1: a crashed guest ends its VM at once, instead of waiting for someone to look at it.
-_COMMON: Final = "console=ttyS0 quiet panic=-1"
+# cryptomgr.notests, jent_mod_init: self-tests of ciphers and of a random generator that nothing here uses; together
+# a second of the start under software emulation.
+_COMMON: Final = "console=ttyS0 quiet panic=-1 cryptomgr.notests initcall_blacklist=jent_mod_init"
 
 # OVMF starts the kernel through its EFI stub, which puts the initrd's name in front.
 _EFI_STUB_PREFIX: Final = "initrd=initrd "

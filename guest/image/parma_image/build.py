@@ -42,6 +42,7 @@ def build_image(
     measurement then differs from the published one, and ``log`` is told so). ``entry``, ``packages`` (folders by
     name) and ``extra`` (files by path) are for tests that put something of their own into the image.
     """
+    workdir = workdir.absolute()
     archive = DebianArchive(workdir, log=log)
     locked = lock.load(lock_file)
     try:
@@ -71,26 +72,17 @@ def build_image(
 
 
 def compress(base: image_base.Base, data: bytes) -> bytes:
-    """The initrd as the kernel gets it; by the locked zstd, as other versions give other bytes."""
+    """The initrd as the kernel gets it; by the locked program, as other versions give other bytes."""
     done = subprocess.run(
-        base.command("usr/bin/zstd", "-19", "--single-thread", "--no-check", "-c"),
+        # -l: the legacy frame, the only one that the kernel reads.
+        base.command(contents.COMPRESSOR, "-l", "-12", "-q", "-c"),
         env={},
         input=data,
         capture_output=True,
         check=False,
     )
     if done.returncode:
-        raise Unavailable(f"zstd failed: {done.stderr.decode(errors='replace').strip()[:300]}")
-    return done.stdout
-
-
-def decompress(base: image_base.Base, data: bytes) -> bytes:
-    """The inverse of ``compress``."""
-    done = subprocess.run(
-        base.command("usr/bin/zstd", "-d", "-c"), env={}, input=data, capture_output=True, check=False
-    )
-    if done.returncode:
-        raise Unavailable(f"the initrd cannot be unpacked: {done.stderr.decode(errors='replace').strip()[:300]}")
+        raise Unavailable(f"lz4 failed: {done.stderr.decode(errors='replace').strip()[:300]}")
     return done.stdout
 
 

@@ -26,19 +26,30 @@ class PythonFile:
     path: str
 
 
-def imported_names(source: str) -> set[str]:
-    """Every module that a source text may import, at its top or in functions; ``from a import b`` gives a and a.b."""
+def imported_names(source: str, package: str) -> set[str]:
+    """Every module that a source text may import, at its top or in functions; ``from a import b`` gives a and a.b.
+
+    ``package`` is what the text's relative imports are relative to.
+    """
     names: set[str] = set()
     for node in _walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise Malformed("relative import in a module of the guest", expected="absolute imports")
-            module = node.module or ""
+            module = _absolute(node, package)
             names.add(module)
             names.update(f"{module}.{alias.name}" for alias in node.names)
     return names
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parents = package.split(".")
+    if node.level > len(parents):
+        raise Malformed(f"relative import above {package}")
+    above = parents[: len(parents) - node.level + 1]
+    return ".".join([*above, node.module] if node.module else above)
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
@@ -70,7 +81,8 @@ def our_modules(entry: str, directory: Path) -> tuple[dict[str, Path], set[str]]
         found[name] = path
         parent = name.rpartition(".")[0]
         waiting += [parent] if parent else []
-        waiting += imported_names(path.read_text(encoding="utf-8"))
+        package = name if path.name == "__init__.py" else parent
+        waiting += imported_names(path.read_text(encoding="utf-8"), package)
     if entry not in found:
         raise NotFound(f"no module {entry} to run in the guest")
     return found, others
@@ -141,9 +153,7 @@ def compile_files(base: Base, files: list[PythonFile], directory: Path) -> dict[
         for file, target in zip(sources, targets, strict=True)
     ]
     command, environment = base.python(str(_TARGET), "compile")
-    done = subprocess.run(
-        command, env=environment, input="".join(lines), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, input="".join(lines), capture_output=True, text=True, check=False)
     if done.returncode:
         raise Malformed(f"the guest's Python could not compile its modules: {done.stderr.strip()[-600:]}")
     return {file.path: target.read_bytes() for file, target in zip(sources, targets, strict=True)}

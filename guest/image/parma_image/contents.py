@@ -48,16 +48,18 @@ GUEST_PACKAGES: Final = (
     "libgcc-s1",
     "libstdc++6",
     # not in the image: it compresses the initrd, so that every machine gets the same bytes
-    "zstd",
+    "lz4",
     "liblz4-1",
-    "liblzma5",
-    "libzstd1",
+    "libxxhash0",
 )
 KERNEL_METAPACKAGE: Final = "linux-image-cloud-amd64"
 FIRMWARE_SUITE: Final = "sid"
 FIRMWARE_PACKAGE: Final = "ovmf-amdsev"
 FIRMWARE: Final = "usr/share/ovmf/OVMF.amdsev.fd"
 WHEELS: Final = ("protobuf", "google-re2")
+
+COMPRESSOR: Final = "usr/bin/lz4"
+"""LZ4: under software emulation the kernel needs 0.1 s more than for an uncompressed initrd, with zstd 0.5 s."""
 
 PROGRAMS: Final = ("usr/bin/crun", "usr/sbin/dmsetup", "usr/sbin/mke2fs")
 CONFIGURATION: Final = ("etc/mke2fs.conf",)
@@ -88,9 +90,5 @@ def init_script(entry: str = ENTRY) -> str:
     -I: no environment, no user folder. -S: no site module, which would look for site-packages. -B: write no .pyc.
     """
     return (
-        f"#!/{INTERPRETER} -ISB\n"
-        "import sys\n"
-        f'sys.path.insert(0, "/{OUR_DIRECTORY}")\n'
-        f"from {entry} import main\n"
-        "main()\n"
+        f'#!/{INTERPRETER} -ISB\nimport sys\nsys.path.insert(0, "/{OUR_DIRECTORY}")\nfrom {entry} import main\nmain()\n'
     )

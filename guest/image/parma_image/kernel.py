@@ -37,6 +37,9 @@ OPTIONAL: Final = (
     "sev-guest",  # SEV-SNP guests only
 )
 
+_SIGNATURE_MAGIC: Final = b"~Module signature appended~\n"
+_SIGNATURE_INFORMATION: Final = 12
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -141,4 +144,18 @@ def _plain_path(path: Path, modules: Path) -> str:
 
 def _read_module(path: Path) -> bytes:
     data = path.read_bytes()
-    return lzma.decompress(data) if path.suffix == ".xz" else data
+    return without_signature(lzma.decompress(data) if path.suffix == ".xz" else data)
+
+
+def without_signature(data: bytes) -> bytes:
+    """A module without its appended signature (struct module_signature, 12 bytes, its last 4 the length).
+
+    The initrd is measured as a whole, so the signature adds nothing; checking it costs as much as loading.
+    """
+    if not data.endswith(_SIGNATURE_MAGIC):
+        return data
+    end = len(data) - len(_SIGNATURE_MAGIC) - _SIGNATURE_INFORMATION
+    length = int.from_bytes(data[end + 8 : end + _SIGNATURE_INFORMATION], "big")
+    if not 0 < length <= end:
+        raise Malformed("kernel module with a broken signature")
+    return data[: end - length]

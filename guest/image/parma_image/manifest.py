@@ -183,5 +183,3 @@ def problems(directory: Path, manifest: Manifest, tree: Tree) -> list[str]:
 
 def _privileged(mode: int) -> bool:
     return bool(mode & (stat.S_ISUID | stat.S_ISGID))
-
-

@@ -49,7 +49,11 @@ def download(requirements: Sequence[str], directory: Path) -> list[Wheel]:
         command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={_VERSION}", "--dest", temporary]
         command += [f"--platform={platform}" for platform in _PLATFORMS]
         done = subprocess.run(
-            [*command, "--requirement", str(listing)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [*command, "--requirement", str(listing)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             reason = " ".join(line for line in done.stderr.splitlines() if line.startswith("ERROR")) or done.stderr

@@ -35,7 +35,7 @@ def main() -> None:
         if libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
             _say(f"cannot mount {place}: {os.strerror(ctypes.get_errno())}")
     Path("/proc/sys/kernel/modprobe").write_text("")
-    _say(f"tee {cmdline.booted_tee()}")
+    _say(Path("/proc/cmdline").read_text())
     timings = []
     for path, optional in modules.parse(modules.MODULES_LIST.read_text()):
         begin = time.monotonic()
