@@ -29,7 +29,7 @@ _MAX_DEPTH: Final = 3
 Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
 
-def add_status_command(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+def add_status_commands(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``status``. It sets ``run``, a function from the parsed arguments to the exit status."""
     parser = subparsers.add_parser(
         "status",
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def main(arguments: list[str] | None = None) -> int:
     """The command alone, for ``python -m parma_shim.status_cli``."""
     parser = argparse.ArgumentParser(prog="parma")
-    add_status_command(parser.add_subparsers(required=True))
+    add_status_commands(parser.add_subparsers(required=True))
     options = parser.parse_args(arguments)
     result: int = options.run(options)
     return result

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Settings:
         self.qemu_data_dir: Path | None = PREFIX / "share/qemu"
         self.vhost_device_vsock: Path | None = PREFIX / "bin/vhost-device-vsock"
         self.setpriv = Path("/usr/bin/setpriv")
+        self.python = Path(sys.executable)
         self.accelerator = "tcg"
         self.state_dir = directory / "state"
         self.data_dir = directory / "data"

@@ -15,19 +15,19 @@ WIRING = Wiring(monitor=7, console=8, vsock=["-device", "vhost-vsock-pci,guest-c
 IMAGE = Path("/image")
 
 COMMON = [
-    *("-name", "guest=parma-default-c1", "-nodefaults", "-no-user-config", "-no-reboot"),
+    *("-name", "guest=parma-default-c1"),
     *("-display", "none", "-vga", "none"),
     *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-    *("-m", "512M", "-smp", "2,maxcpus=2"),
-    "-object",
-    '{"qom-type":"memory-backend-memfd","id":"ram1","size":536870912,"share":true,"prealloc":false}',
     *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
     *("-chardev", "socket,id=monitor,fd=7", "-mon", "chardev=monitor,mode=control"),
     *("-chardev", "socket,id=console,fd=8", "-serial", "chardev:console"),
     *("-device", "virtio-scsi-pci,id=scsi0"),
     *("-device", "vhost-vsock-pci,guest-cid=5,vhostfd=9"),
 ]
-KERNEL = [
+MEMORY_AND_KERNEL = [
+    *("-m", "512M", "-smp", "2,maxcpus=2"),
+    "-object",
+    '{"qom-type":"memory-backend-memfd","id":"ram1","size":536870912,"share":true,"prealloc":false}',
     *("-kernel", "/image/vmlinuz", "-initrd", "/image/initrd.img"),
     *("-append", "console=ttyS0 parma.tee=emulated"),
 ]
@@ -35,11 +35,12 @@ UNUSED = "vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off,graphics=off"
 
 
 def test_software_emulation() -> None:
-    assert qemu_arguments(spec(IMAGE, image=spec(IMAGE).image), WIRING, accelerator="tcg", data_dir=None) == [
+    assert qemu_arguments(spec(IMAGE), WIRING, accelerator="tcg", data_dir=None) == [
         *COMMON,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-machine", f"q35,accel=tcg,memory-backend=ram1,{UNUSED}"),
         *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16"),
-        *KERNEL,
+        *MEMORY_AND_KERNEL,
     ]
 
 
@@ -47,18 +48,16 @@ def test_kvm_without_snp() -> None:
     assert qemu_arguments(spec(IMAGE), WIRING, accelerator="kvm", data_dir=Path("/data")) == [
         *COMMON,
         *("-L", "/data"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-machine", f"q35,accel=kvm,memory-backend=ram1,{UNUSED},kernel-irqchip=split"),
         *("-cpu", "host,migratable=off"),
-        *KERNEL,
+        *MEMORY_AND_KERNEL,
     ]
 
 
 def test_snp_puts_its_own_machine_in_place_of_ours() -> None:
-    snp = ["-machine", "q35,confidential-guest-support=sev0", "-cpu", "EPYC-v4"]
-    arguments = qemu_arguments(spec(IMAGE, tee="snp"), WIRING, accelerator="kvm", data_dir=None, snp=snp)
-    assert arguments[len(COMMON) : len(COMMON) + 4] == snp
-    assert arguments.count("-machine") == arguments.count("-cpu") == 1
-    assert arguments[-1] == "console=ttyS0 parma.tee=snp"
+    snp = ["-machine", "q35,confidential-guest-support=sev0", "-append", "console=ttyS0 parma.tee=snp"]
+    assert qemu_arguments(spec(IMAGE, tee="snp"), WIRING, accelerator="kvm", data_dir=None, snp=snp) == COMMON + snp
 
 
 @pytest.mark.parametrize(("tee", "snp"), [("snp", []), ("emulated", ["-machine", "x"]), ("none", ["-machine", "x"])])

@@ -70,7 +70,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_shape_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="3 vCPUs.*expected one of 1"):
+    with pytest.raises(NotFound, match=r"3 vCPUs.*expected one of 1"):
         write_image(tmp_path).measurement("emulated", 3)
 
 

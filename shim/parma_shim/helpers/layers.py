@@ -10,23 +10,20 @@ cannot be evicted before, or while, QEMU uses it.
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from parma_policy.layers.blobs import LayerBlob
-from parma_policy.layers.cache import CachedLayer, LayerCache
+from parma_policy.layers.cache import LayerCache
 from parma_shim.helpers.main import Document, run
-from parma_wire.errors import DeadlineExceeded, Malformed
+from parma_wire.errors import Malformed
 
 
 def resolve(request: Document, descriptors: socket.socket) -> Document:
     """Find, convert what is not cached, send the files."""
     from parma_policy.layers.containerd import resolve_layers
+    from parma_policy.layers.worker import prepare_layers
 
     deadline = time.monotonic() + float(request["timeout"])
     blobs = resolve_layers(
@@ -35,7 +32,7 @@ def resolve(request: Document, descriptors: socket.socket) -> Document:
     if not blobs:
         raise Malformed("the container's image has no layers")
     cache = LayerCache(Path(request["cache"]), int(request["cache_bytes"]))
-    layers = convert(cache, blobs, deadline)
+    layers = prepare_layers(cache, blobs, timeout=max(0.0, deadline - time.monotonic()))
     for layer in layers:
         socket.send_fds(descriptors, [b"\0"], [layer.fd])
     return {
@@ -49,20 +46,6 @@ def resolve(request: Document, descriptors: socket.socket) -> Document:
             for layer in layers
         ]
     }
-
-
-def convert(cache: LayerCache, blobs: Sequence[LayerBlob], deadline: float) -> list[CachedLayer]:
-    """Every layer, several at a time. A layer that the image has twice is opened twice."""
-    workers = min(len(blobs), len(os.sched_getaffinity(0)))
-
-    def one(blob: LayerBlob) -> CachedLayer:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise DeadlineExceeded("the image's layers were not converted in time")
-        return cache.get_or_convert(blob.diff_id, blob.open, timeout=remaining)
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, blobs))
 
 
 def main() -> int:

@@ -49,21 +49,15 @@ def qemu_arguments(
 ) -> list[str]:
     """Everything after QEMU's own path.
 
-    ``snp`` is the machine, CPU and launch object part made by ``parma_snp.launch`` for tee = "snp", which then stands
-    in place of ours.
+    ``snp`` is what ``parma_snp.launch`` made for tee = "snp": machine, processor, memory, launch object and direct
+    boot, in place of ours.
     """
     if (spec.tee == "snp") != bool(snp):
         raise Malformed("SNP launch options go with tee = 'snp' and with nothing else")
-    size = spec.memory_mib * 1024 * 1024
-    memory = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": size, "share": True, "prealloc": False}
     arguments = [
         *("-name", f"guest={_escape(spec.name)}"),
-        *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none", "-vga", "none"),
         *("-sandbox", _SANDBOX),
-        # Without slots and maxmem, and with as many vCPUs as may ever be: nothing can be plugged in.
-        *("-m", f"{spec.memory_mib}M", "-smp", f"{spec.vcpus},maxcpus={spec.vcpus}"),
-        *("-object", json.dumps(memory, separators=(",", ":"))),
         *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
         *("-chardev", f"socket,id=monitor,fd={wiring.monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=console,fd={wiring.console}", "-serial", "chardev:console"),
@@ -72,21 +66,24 @@ def qemu_arguments(
     ]
     if data_dir is not None:
         arguments += ["-L", str(data_dir)]
-    arguments += snp or _machine(accelerator)
-    return arguments + _kernel(spec)
+    return [*arguments, *(snp or _machine(spec, accelerator))]
 
 
-def _machine(accelerator: str) -> list[str]:
+def _machine(spec: VmSpec, accelerator: str) -> list[str]:
+    """Machine, processor, memory and direct boot without a secure processor."""
+    size = spec.memory_mib * 1024 * 1024
+    memory = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": size, "share": True, "prealloc": False}
     cpu = "host,migratable=off" if accelerator == "kvm" else _TCG_CPU
     machine = f"q35,accel={accelerator},memory-backend=ram1,{_UNUSED}"
     if accelerator == "kvm":
         machine += ",kernel-irqchip=split"
-    return ["-machine", machine, "-cpu", cpu]
-
-
-def _kernel(spec: VmSpec) -> list[str]:
     image = spec.image
     return [
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-machine", machine, "-cpu", cpu),
+        # Without slots and maxmem, and with as many vCPUs as may ever be: nothing can be plugged in.
+        *("-m", f"{spec.memory_mib}M", "-smp", f"{spec.vcpus},maxcpus={spec.vcpus}"),
+        *("-object", json.dumps(memory, separators=(",", ":"))),
         *("-kernel", str(image.kernel.path), "-initrd", str(image.initrd.path)),
         *("-append", image.command_line(spec.tee)),
     ]

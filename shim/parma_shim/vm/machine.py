@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from parma_shim.helpers.call import call
 from parma_shim.vm import accelerator, cleanup, disks
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
 from parma_shim.vm.console import BoundedLog
@@ -79,9 +80,10 @@ class VirtualMachine:
         chosen = accelerator.choose(
             settings, spec.image.kernel.path, tee=spec.tee, environment=environment, deadline=deadline, log=log
         )
+        snp = _snp_arguments(spec, settings, deadline) if spec.tee == "snp" else []
         _make_directory(spec.directory)
         try:
-            return cls._start(spec, settings, chosen, environment, executor, deadline)
+            return cls._start(spec, settings, chosen, snp, environment, executor, deadline)
         except BaseException:
             cleanup.destroy_leftovers(spec.directory)
             raise
@@ -92,6 +94,7 @@ class VirtualMachine:
         spec: VmSpec,
         settings: VmSettings,
         chosen: str,
+        snp: list[str],
         environment: dict[str, str],
         executor: Executor,
         deadline: float,
@@ -112,7 +115,7 @@ class VirtualMachine:
                 wiring,
                 accelerator=chosen,
                 data_dir=settings.qemu_data_dir,
-                snp=_snp_arguments(spec) if spec.tee == "snp" else (),
+                snp=snp,
             )
             child = spawner(
                 [*wrap, str(settings.qemu), *arguments],
@@ -340,6 +343,18 @@ def _write_state(directory: Path, header: str, pids: list[int]) -> None:
         raise Unavailable(f"cannot write {temporary}: {error.strerror}") from error
 
 
-def _snp_arguments(spec: VmSpec) -> list[str]:
-    """The part of the command line that only tee = "snp" has."""
-    raise NotImplementedError(spec)
+def _snp_arguments(spec: VmSpec, settings: VmSettings, deadline: float) -> list[str]:
+    """The part of the command line that only tee = "snp" has, made where the libraries for it do not stay."""
+    image = spec.image
+    request = {
+        "qemu": str(settings.qemu),
+        "firmware": str(image.firmware.path),
+        "kernel": str(image.kernel.path),
+        "initrd": str(image.initrd.path),
+        "cmdline": image.command_line(spec.tee),
+        "host_data": spec.host_data.hex(),
+        "vcpus": spec.vcpus,
+        "memory_mib": spec.memory_mib,
+    }
+    answer = call(settings.python, "snp", request, timeout=max(0.0, deadline - time.monotonic()))
+    return [str(argument) for argument in answer["arguments"]]

@@ -27,6 +27,10 @@ class VmSettings(Protocol):
         """util-linux's setpriv, which sets the parent-death signal."""
 
     @property
+    def python(self) -> Path:
+        """The interpreter for helper processes."""
+
+    @property
     def accelerator(self) -> str:
         """ "auto", "kvm" or "tcg"."""
 
