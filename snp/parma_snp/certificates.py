@@ -169,8 +169,10 @@ def _check_issued(child: x509.Certificate, issuer: x509.Certificate, what: str) 
             found=child.signature_algorithm_oid.dotted_string,
         )
     try:
+        # The first fixes the algorithm; the second also compares its two mentions, one of which is not signed.
         key.verify(child.signature, child.tbs_certificate_bytes, _PSS, hashes.SHA384())
-    except InvalidSignature:
+        child.verify_directly_issued_by(issuer)
+    except (InvalidSignature, *_PARSE_ERRORS):
         raise SnpError(
             "cert.chain_signature",
             f"the signature of {what} is not by the given issuer",

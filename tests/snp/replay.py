@@ -6,16 +6,21 @@ A case may carry its own trust anchors, named relative to a folder ``roots`` bes
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from parma_snp import certtable, hostcert, idblock
 from parma_snp.anchors import AMD, TrustAnchors, other_roots
 from parma_snp.appraise import UNCHECKED, Expected
 from parma_snp.certificates import CertificateChain
 from parma_snp.errors import SnpError
+from parma_snp.launch import IdBlock
+from parma_snp.measure import digest_of
+from parma_snp.report import parse
 from parma_snp.verify import verify
 
 # How the words of the cases map to ours; the cases' defaults are laxer than ours (see `expected_of`).
@@ -98,6 +103,42 @@ def report_case(folder: Path, case: dict[str, Any]) -> list[str]:
     return [failure.code for failure in verdict.failures]
 
 
+def certtable_case(folder: Path, case: dict[str, Any]) -> None:
+    entries = certtable.parse((folder / "table.bin").read_bytes())
+    found = [
+        {"name": e.name, "guid": e.guid, "length": len(e.data), "sha256": hashlib.sha256(e.data).hexdigest()}
+        for e in entries
+    ]
+    if "entries" in case and found != case["entries"]:
+        raise SnpError("replay", "other entries", expected=str(case["entries"]), found=str(found))
+
+
+def hostcert_case(folder: Path, case: dict[str, Any]) -> None:
+    data = (folder / "report.bin").read_bytes()
+    certificates = hostcert.parse((folder / "host-amd-cert-base64").read_bytes())
+    certificates.check_report(parse(data))
+    now = datetime.fromisoformat(case["verify_time"])
+    verify(data, certificates.chain, now=now, expected=expected_of(case.get("policy", {}))).require()
+
+
+def idblock_case(folder: Path, case: dict[str, Any]) -> None:
+    block, auth = (folder / "id_block.bin").read_bytes(), (folder / "id_auth.bin").read_bytes()
+    checked = idblock.check(IdBlock(block, auth, case["author_key_enabled"]))
+    identity = checked.identity
+    found = {
+        "launch_digest": identity.measurement.hex(),
+        "family_id": identity.family_id.hex(),
+        "image_id": identity.image_id.hex(),
+        "guest_svn": identity.guest_svn,
+        "policy": hex(identity.policy),
+        "id_key_digest": checked.id_key_digest.hex(),
+        "author_key_digest": checked.author_key_digest.hex(),
+    }
+    wrong = {key: value for key, value in found.items() if key in case and case[key] != value}
+    if wrong:
+        raise SnpError("replay", "other content", found=str(wrong))
+
+
 def _raising(replay: Callable[[Path, dict[str, Any]], None]) -> Callable[[Path, dict[str, Any]], list[str]]:
     def codes(folder: Path, case: dict[str, Any]) -> list[str]:
         try:
@@ -114,6 +155,9 @@ REPLAYERS: dict[str, Callable[[Path, dict[str, Any]], list[str]]] = {
     "negative": report_case,
     "synthetic-positive": report_case,
     "synthetic-negative": report_case,
+    "certtable": _raising(certtable_case),
+    "hostcert": _raising(hostcert_case),
+    "idblock": _raising(idblock_case),
 }
 
 
@@ -137,3 +181,23 @@ def cases(root: Path) -> Iterator[Path]:
     for path in sorted(root.rglob("case.json")):
         if json.loads(path.read_text()).get("category") in REPLAYERS:
             yield path.parent
+
+
+def measurement_complaints(file: Path) -> Iterator[tuple[str, str | None]]:
+    """Each entry of a ``vectors.json`` of launch measurements: its description and what is wrong with our answer."""
+    for vector in json.loads(file.read_text()):
+        kernel, initrd = (None if vector[key] is None else file.parent / vector[key] for key in ("kernel", "initrd"))
+        name = f"{vector['ovmf']} {vector['vcpu_type']} x{vector['vcpus']} {vector['kernel']} {vector['append']}"
+        try:
+            found: str | None = digest_of(
+                file.parent / vector["ovmf"],
+                kernel,
+                initrd,
+                vector["append"] or "",
+                vector["vcpus"],
+                vector["vcpu_type"],
+                guest_features=vector["guest_features"],
+            ).hex()
+        except SnpError:
+            found = None
+        yield name, None if found == vector["expected"] else f"found {found}"

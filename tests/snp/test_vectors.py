@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.snp.replay import cases, complaint
+from tests.snp.replay import cases, complaint, measurement_complaints
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "snp"
 pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason="no shared vectors beside the checkout")
@@ -18,3 +18,9 @@ pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason="no shared vectors 
 )
 def test_case_is_judged_as_expected(folder: Path) -> None:
     assert complaint(folder) is None
+
+
+def test_measurements_are_predicted_as_others_do() -> None:
+    complaints = dict(measurement_complaints(VECTORS / "measurement" / "vectors.json"))
+    assert len(complaints) > 50
+    assert {name: wrong for name, wrong in complaints.items() if wrong} == {}

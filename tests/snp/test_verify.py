@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verification as a whole: no change survives, no input raises, nothing is trusted by default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parma_snp.anchors import AMD, TrustAnchors, bundled, emulated_root, fingerprint
+from parma_snp.appraise import UNCHECKED, Expected, default_minimum_tcb
+from parma_snp.certificates import CertificateChain, complete_chain
+from parma_snp.errors import SnpError
+from parma_snp.report import PRODUCTS
+from parma_snp.verify import Verdict, verify
+from tests.snp.conftest import HOST_DATA, MEASUREMENT, NOW, REPORT_DATA, Emulated
+
+STRICT = Expected(HOST_DATA, MEASUREMENT, REPORT_DATA)
+ANYTHING = Expected(UNCHECKED, UNCHECKED, UNCHECKED, vmpl=UNCHECKED, vlek_csp_ids=UNCHECKED, min_tcb={})
+REAL = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "snp" / "positive"
+GARBAGE = CertificateChain(b"", b"\x30\x00", b"\xff" * 100)
+
+
+def judge(
+    report: bytes, chain: CertificateChain, roots: TrustAnchors, expected: Expected = STRICT, now: datetime = NOW
+) -> Verdict:
+    return verify(report, chain, now=now, expected=expected, roots=roots, allow_emulated=roots.emulated)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_no_flipped_bit_of_a_report_survives(emulated: Emulated) -> None:
+    roots = emulated_root(emulated.root)
+    accepted = [
+        bit
+        for bit in range(0, 8 * len(emulated.report), 31)
+        if judge(flipped(emulated.report, bit), emulated.chain, roots, ANYTHING).authentic
+    ]
+    assert accepted == []
+
+
+@pytest.mark.parametrize("part", ["leaf", "intermediate", "root"])
+def test_no_flipped_bit_of_a_certificate_survives(emulated: Emulated, part: str) -> None:
+    der: bytes = getattr(emulated.chain, part)
+    roots = emulated_root(emulated.root)
+    accepted = [
+        bit
+        for bit in range(0, 8 * len(der), 67)
+        if judge(emulated.report, replace(emulated.chain, **{part: flipped(der, bit)}), roots).authentic
+    ]
+    assert accepted == []
+
+
+def test_unused_bits_of_a_signature_are_refused(emulated: Emulated) -> None:
+    """Parsers ignore that byte; a certificate would have many encodings."""
+    position = len(emulated.chain.leaf) - 512 - 1
+    leaf = bytearray(emulated.chain.leaf)
+    leaf[position] = 1
+    verdict = judge(emulated.report, replace(emulated.chain, leaf=bytes(leaf)), emulated_root(emulated.root))
+    assert verdict.failures[0].code == "cert.parse"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")
+@pytest.mark.parametrize("case", ["milan-v3-aci", "turin-v5-aci"])
+def test_no_flipped_bit_of_a_real_report_survives(case: str) -> None:
+    files = [(REAL / case / name).read_bytes() for name in ("report.bin", "vek.der", "ask.der", "ark.der")]
+    report, chain, now = files[0], CertificateChain(*files[1:]), datetime(2026, 3, 1, tzinfo=UTC)
+    assert judge(report, chain, AMD, ANYTHING, now).authentic
+    bits = range(0, 8 * len(report), 29)
+    assert [bit for bit in bits if judge(flipped(report, bit), chain, AMD, ANYTHING, now).authentic] == []
+
+
+@given(st.binary(max_size=1300), st.binary(max_size=300))
+def test_garbage_gives_a_verdict_never_an_exception(report: bytes, certificate: bytes) -> None:
+    chain = CertificateChain(certificate, certificate, certificate)
+    verdict = verify(report, chain, now=NOW, expected=STRICT)
+    assert not verdict.accepted
+    assert verdict.failures
+
+
+def test_good_report_with_garbage_certificates_is_a_verdict(emulated: Emulated) -> None:
+    verdict = judge(emulated.report, GARBAGE, AMD)
+    assert [failure.code for failure in verdict.failures] == ["cert.parse"]
+
+
+def test_verdict_without_acceptance_raises_its_first_failure(emulated: Emulated) -> None:
+    verdict = judge(emulated.report, emulated.chain, AMD)
+    with pytest.raises(SnpError) as caught:
+        verdict.require()
+    assert caught.value.code == "cert.root_untrusted"
+
+
+def test_all_failures_of_the_appraisal_are_listed(emulated: Emulated) -> None:
+    expected = Expected(bytes(32), bytes(48), bytes(64), vmpl=1)
+    verdict = judge(emulated.report, emulated.chain, emulated_root(emulated.root), expected)
+    assert verdict.authentic
+    assert not verdict.accepted
+    assert [failure.code for failure in verdict.failures] == [
+        "appraise.report_data",
+        "appraise.host_data",
+        "appraise.measurement",
+        "appraise.vmpl",
+    ]
+    assert all(failure.expected and failure.found for failure in verdict.failures)
+
+
+def test_one_of_several_measurements_is_enough(emulated: Emulated) -> None:
+    expected = replace(STRICT, measurement=(bytes(48), MEASUREMENT))
+    assert judge(emulated.report, emulated.chain, emulated_root(emulated.root), expected).accepted
+
+
+def test_what_is_not_checked_is_named(emulated: Emulated) -> None:
+    verdict = judge(emulated.report, emulated.chain, emulated_root(emulated.root), ANYTHING)
+    assert verdict.accepted
+    assert verdict.unchecked == ("host_data", "measurement", "report_data", "vmpl", "vlek_csp_ids")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (b"", MEASUREMENT, REPORT_DATA),
+        (HOST_DATA, b"", REPORT_DATA),
+        (HOST_DATA, (), REPORT_DATA),
+        (HOST_DATA, MEASUREMENT, REPORT_DATA[:63]),
+    ],
+    ids=["host_data", "measurement", "no measurement", "report_data"],
+)
+def test_expectation_that_cannot_be_met_is_a_usage_error(fields: tuple[bytes, bytes, bytes]) -> None:
+    with pytest.raises(SnpError) as caught:
+        Expected(*fields)
+    assert caught.value.code == "usage"
+
+
+def test_unknown_tcb_component_is_a_usage_error() -> None:
+    with pytest.raises(SnpError, match="microcode"):
+        Expected(HOST_DATA, MEASUREMENT, REPORT_DATA, min_tcb={"microcode": 1})
+
+
+def test_time_without_zone_is_a_usage_error(emulated: Emulated) -> None:
+    with pytest.raises(SnpError, match="time zone"):
+        verify(emulated.report, emulated.chain, now=NOW.replace(tzinfo=None), expected=STRICT)
+
+
+def test_bundled_roots_are_the_pinned_ones() -> None:
+    assert {fingerprint(bundled("ark", product)): product for product in PRODUCTS} == dict(AMD.roots)
+
+
+def test_minimum_levels_cover_every_product() -> None:
+    assert set(default_minimum_tcb()) == set(PRODUCTS)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")
+@pytest.mark.parametrize(
+    ("case", "product"), [("turin-v5-aci", "Turin"), ("milan-v3-vlek-aws-vmpl1", "Milan"), ("genoa-v3-azvm", "Genoa")]
+)
+def test_leaf_alone_is_completed_with_bundled_certificates(case: str, product: str) -> None:
+    leaf, intermediate, root = ((REAL / case / f"{name}.der").read_bytes() for name in ("vek", "ask", "ark"))
+    assert complete_chain(leaf) == CertificateChain(leaf, intermediate, root)
+    assert AMD.product(root) == product
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")
+def test_real_evidence_is_refused_under_an_emulated_root(emulated: Emulated) -> None:
+    folder, now = REAL / "turin-v5-aci", datetime(2026, 3, 1, tzinfo=UTC)
+    files = [(folder / name).read_bytes() for name in ("report.bin", "vek.der", "ask.der", "ark.der")]
+    chain = CertificateChain(*files[1:])
+    untrusted = judge(files[0], chain, emulated_root(emulated.root), ANYTHING, now)
+    assert [failure.code for failure in untrusted.failures] == ["cert.root_untrusted"]
+    # Even AMD's own root, wrongly given as the emulated one, does not make it emulated evidence.
+    mistaken = judge(files[0], chain, emulated_root(chain.root), ANYTHING, now)
+    assert [failure.code for failure in mistaken.failures] == ["emulated.marker"]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")
+def test_default_minimum_refuses_old_firmware() -> None:
+    folder = REAL / "milan-v2-aci-parma"
+    files = [(folder / name).read_bytes() for name in ("report.bin", "vek.der", "ask.der", "ark.der")]
+    now = datetime(2023, 6, 1, tzinfo=UTC)
+    verdict = judge(files[0], CertificateChain(*files[1:]), AMD, replace(ANYTHING, min_tcb=None), now)
+    assert "appraise.min_tcb" in [failure.code for failure in verdict.failures]
