@@ -66,9 +66,7 @@ def test_a_container_is_read_whole() -> None:
 
 def test_expressions_that_repeat_are_compiled_once() -> None:
     rules = [{"pattern": "A=.+", "strategy": "re2", "required": False}]
-    first, second = policy(
-        container(env_rules=rules), container(env_rules=rules, command=["x"])
-    ).containers.containers
+    first, second = policy(container(env_rules=rules), container(env_rules=rules, command=["x"])).containers.containers
     assert first.env_rules.rules[0].pattern is second.env_rules.rules[0].pattern
 
 

@@ -26,7 +26,7 @@ def value(literal: str) -> Value:
         ('""', ""),
         (r'"a\"b\\\/\b\f\n\r\té😀"', 'a"b\\/\b\f\n\r\té\U0001f600'),
         (r'"\u00e9\ud83d\ude00"', "é\U0001f600"),
-        ("`raw \\n \"text\"\nover lines`", 'raw \\n "text"\nover lines'),
+        ('`raw \\n "text"\nover lines`', 'raw \\n "text"\nover lines'),
         ("[]", []),
         ("{}", {}),
         ('[1, "a", [true], {"k": null},]', [1, "a", [True], {"k": None}]),
