@@ -33,7 +33,7 @@ from parma_shim.config import Config
 from parma_shim.digest import hex_digest
 from parma_shim.guest import GuestClient
 from parma_shim.helpers.call import Helper, call
-from parma_shim.policy_source import require_policy
+from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm import disks
 from parma_shim.vm.command import VmSpec
@@ -235,12 +235,17 @@ class ContainerGroup:
             if self._containers:
                 raise Unavailable("the group's VM has ended")
             self._end_session()
-        elif spec.policy is not None and bytes.fromhex(hex_digest(spec.policy)) != self._policy_digest:
-            raise Denied("the group's VM has a policy already, and this is another one")
+        else:
+            policy = self._policy_of(spec)
+            if policy is not None and bytes.fromhex(hex_digest(policy)) != self._policy_digest:
+                raise Denied("the group's VM has a policy already, and this is another one")
+
+    def _policy_of(self, spec: ContainerSpec) -> bytes | None:
+        return policy_from_annotations(spec.oci.get("annotations") or {}, self._config.policy_dirs)
 
     def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
         if self._session is None:
-            policy = require_policy(spec.policy)
+            policy = require_policy(self._policy_of(spec))
             image = self._image(end)
         source = self._start_layers(
             self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed

@@ -130,6 +130,7 @@ def unverified_files(image: GuestImage, cache: Path) -> list[ImageFile]:
 def record_verified(files: list[ImageFile], cache: Path) -> None:
     """Remember that these files had the right hash. Lines of concurrent shims are kept (short O_APPEND writes)."""
     text = "".join(cache_line(file) + "\n" for file in files)
+    cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(cache, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, text.encode())
