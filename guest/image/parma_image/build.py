@@ -75,7 +75,7 @@ def compress(base: image_base.Base, data: bytes) -> bytes:
     """The initrd as the kernel gets it; by the locked program, as other versions give other bytes."""
     done = subprocess.run(
         # -l: the legacy frame, the only one that the kernel reads.
-        base.command(contents.COMPRESSOR, "-l", "-12", "-q", "-c"),
+        base.command(contents.COMPRESSOR, "-l", "-9", "-q", "-c"),
         env={},
         input=data,
         capture_output=True,

@@ -55,8 +55,8 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes, but for what only type checkers see."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        for child in node.orelse:
-            yield from _walk(child)
+        for statement in node.orelse:
+            yield from _walk(statement)
         return
     yield node
     for child in ast.iter_child_nodes(node):

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from parma_wire.errors import AlreadyExists, Malformed, NotFound
+from parma_wire.errors import AlreadyExists, Malformed
 
 _TRAILER: Final = "TRAILER!!!"
+_MAGIC: Final = b"070701"
+_HEADER: Final = 110  # bytes: the magic and 13 numbers of 8 hexadecimal digits
 _ALIGNMENT: Final = 4
 
 
@@ -29,6 +31,10 @@ class Tree:
     def directory(self, path: str, mode: int = 0o755) -> None:
         self._entries.setdefault(_checked(path), (stat.S_IFDIR | mode, b""))
 
+    def restore(self, path: str, mode: int, data: bytes) -> None:
+        """An entry exactly as an archive has it."""
+        self._entries[_checked(path)] = (mode, data)
+
     def __contains__(self, path: str) -> bool:
         return path in self._entries
 
@@ -40,28 +46,6 @@ class Tree:
         """``(path, st_mode, data)`` in byte order of the paths; a folder comes before what is in it."""
         for path in sorted(self._entries, key=lambda name: PurePosixPath(name).parts):
             yield path, *self._entries[path]
-
-    def resolve(self, path: str) -> str:
-        """``path`` with symbolic links followed, for files of this tree. NotFound when it leads nowhere."""
-        current = path
-        for _ in range(16):
-            current = self._follow_parents(current)
-            mode, data = self._entries.get(current, (0, b""))
-            if stat.S_ISREG(mode):
-                return current
-            if not stat.S_ISLNK(mode):
-                break
-            current = _joined(current, data.decode())
-        raise NotFound(f"nothing at {path} in the image")
-
-    def _follow_parents(self, path: str) -> str:
-        parts = PurePosixPath(path).parts
-        for count in range(1, len(parts)):
-            parent = "/".join(parts[:count])
-            mode, data = self._entries.get(parent, (0, b""))
-            if stat.S_ISLNK(mode):
-                return self._follow_parents("/".join((_joined(parent, data.decode()), *parts[count:])))
-        return path
 
     def _add(self, path: str, mode: int, data: bytes) -> None:
         if _checked(path) in self._entries:
@@ -76,17 +60,6 @@ def _checked(path: str) -> str:
     if not parts or path.startswith("/") or ".." in parts or "/".join(parts) != path:
         raise Malformed(f"bad path {path!r}", expected="a relative path in its shortest form")
     return path
-
-
-def _joined(link: str, target: str) -> str:
-    """Where a link at ``link`` leads, as a relative path."""
-    parts: list[str] = [] if target.startswith("/") else list(PurePosixPath(link).parent.parts)
-    for part in PurePosixPath(target.lstrip("/")).parts:
-        if part == "..":
-            parts = parts[:-1]
-        else:
-            parts.append(part)
-    return "/".join(parts)
 
 
 def archive(tree: Tree) -> bytes:
@@ -104,7 +77,33 @@ def _member(out: bytearray, inode: int, path: str, mode: int, data: bytes) -> No
     links = 2 if stat.S_ISDIR(mode) else 1
     # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
     fields = (inode, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name), 0)
-    out += b"070701" + b"".join(b"%08X" % value for value in fields) + name
+    out += _MAGIC + b"".join(b"%08X" % value for value in fields) + name
     out += bytes(-len(out) % _ALIGNMENT)
     out += data
     out += bytes(-len(out) % _ALIGNMENT)
+
+
+def read(data: bytes) -> Tree:
+    """The inverse of ``archive``. Malformed for any other archive, even one that means the same."""
+    tree = Tree()
+    position = 0
+    while True:
+        header = data[position : position + _HEADER]
+        try:
+            fields = [int(header[start : start + 8], 16) for start in range(len(_MAGIC), _HEADER, 8)]
+        except ValueError:
+            raise Malformed("broken cpio archive") from None
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        name = data[position + _HEADER : position + _HEADER + name_size - 1].decode("utf-8", "replace")
+        start = _aligned(position + _HEADER + name_size)
+        if name == _TRAILER:
+            break
+        tree.restore(name, mode, data[start : start + size])
+        position = _aligned(start + size)
+    if archive(tree) != data:
+        raise Malformed("the cpio archive is not one that we write")
+    return tree
+
+
+def _aligned(position: int) -> int:
+    return -(-position // _ALIGNMENT) * _ALIGNMENT

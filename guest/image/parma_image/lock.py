@@ -76,9 +76,11 @@ def load(path: Path = LOCK_FILE) -> Lock:
         locked_wheels = tuple(LockedWheel(**item) for item in document["wheels"])
     except TypeError as error:
         raise Malformed(f"{path.name}: {error}") from error
-    for item in (*packages, *locked_wheels):
-        if not _SHA256.fullmatch(item.sha256) or not _TOKEN.fullmatch(item.version) or not _TOKEN.fullmatch(item.name):
-            raise Malformed(f"{path.name}: bad entry for {item.name!r}")
+    for name, version, sha256 in [(i.name, i.version, i.sha256) for i in packages] + [
+        (i.name, i.version, i.sha256) for i in locked_wheels
+    ]:
+        if not _SHA256.fullmatch(sha256) or not _TOKEN.fullmatch(version) or not _TOKEN.fullmatch(name):
+            raise Malformed(f"{path.name}: bad entry for {name!r}")
     return Lock(packages, locked_wheels)
 
 

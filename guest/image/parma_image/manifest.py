@@ -6,14 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from parma_image.cpio import Tree
-from parma_wire.errors import Malformed, NotFound, ParmaError
+from parma_wire.errors import Malformed, NotFound
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
@@ -161,25 +160,3 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         raise Malformed("a key occurs twice in one object")
     return result
-
-
-def problems(directory: Path, manifest: Manifest, tree: Tree) -> list[str]:
-    """Where the files in ``directory`` (``tree``: the unpacked initrd) differ from the manifest; one line each."""
-    found = []
-    for artefact in (manifest.kernel, manifest.initrd, manifest.firmware):
-        try:
-            if Artefact.of(directory / artefact.file) != artefact:
-                found.append(f"{artefact.file} is not the file that the manifest describes")
-        except OSError as error:
-            found.append(f"{artefact.file}: {error.strerror}")
-    listed = {entry.path: entry for entry in manifest.files}
-    present = {entry.path: entry for entry in list_files(tree)}
-    for path in sorted(listed.keys() | present.keys()):
-        if listed.get(path) != present.get(path):
-            found.append(f"/{path} in the initrd differs from the manifest")
-    found += [f"/{path} is setuid or setgid" for path, mode, _ in tree.entries() if _privileged(mode)]
-    return found
-
-
-def _privileged(mode: int) -> bool:
-    return bool(mode & (stat.S_ISUID | stat.S_ISGID))

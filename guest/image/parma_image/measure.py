@@ -5,37 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from parma_image.manifest import Measurement
-
-VCPU_TYPE: Final = "EPYC-v4"
-VCPUS: Final = (1, 2, 4, 8, 16, 32, 64)
-_GUEST_FEATURES: Final = 1  # SNPActive, what KVM sets from Linux 6.10 on
+from parma_snp.errors import SnpError
+from parma_snp.measure import measurement_table
+from parma_wire.errors import Unavailable
 
 
 def table(firmware: Path, kernel: Path, initrd: Path, cmdlines: Mapping[str, str]) -> tuple[Measurement, ...]:
-    """One measurement for each tee and number of CPUs."""
-    return tuple(
-        Measurement(tee, VCPU_TYPE, vcpus, launch_digest(firmware, kernel, initrd, cmdline, vcpus))
-        for tee, cmdline in cmdlines.items()
-        for vcpus in VCPUS
-    )
-
-
-def launch_digest(firmware: Path, kernel: Path, initrd: Path, cmdline: str, vcpus: int) -> str:
-    """The SEV-SNP launch digest in hex."""
-    from sevsnpmeasure import guest, vcpu_types
-    from sevsnpmeasure.sev_mode import SevMode
-
-    digest: bytes = guest.calc_launch_digest(
-        SevMode.SEV_SNP,
-        vcpus,
-        vcpu_types.CPU_SIGS[VCPU_TYPE],
-        str(firmware),
-        str(kernel),
-        str(initrd),
-        cmdline,
-        _GUEST_FEATURES,
-    )
-    return digest.hex()
+    """One measurement for each tee and shape. Raises Unavailable when they cannot be computed."""
+    try:
+        return tuple(
+            Measurement(tee, row.vcpu_type, row.vcpus, row.digest.hex())
+            for tee, cmdline in cmdlines.items()
+            for row in measurement_table(firmware, kernel, initrd, cmdline)
+        )
+    except SnpError as error:
+        raise Unavailable(f"the image cannot be measured: {error}") from error

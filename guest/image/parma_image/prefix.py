@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from parma_wire.errors import Unavailable, Unsupported
-
 from parma_image.debian import Deb, DebianArchive, unpack
+from parma_wire.errors import Unavailable, Unsupported
 
 _HOST_SUITE: Final = {"bookworm": "bookworm-backports", "trixie": "trixie", "sid": "sid"}
 """Which suite has a QEMU with sev-snp-guest whose libraries fit the host's C library."""
