@@ -73,8 +73,7 @@ def _add_verify(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--measurement",
         type=_hex_of(48),
         metavar="HEX",
-        nargs="+",
-        action="extend",
+        action="append",
         required=True,
         help="an acceptable launch measurement (parma measure); may be repeated",
     )
