@@ -115,7 +115,6 @@ class Daemon:
             make_group=self._make_group,
             publish=self._events.publish,
             log=log,
-            policy_dirs=() if isinstance(settings, ParmaError) else settings.policy_dirs,
             on_created=self._write_state,
         )
         service = TaskService(self._env, shutdown=self._loop.stop)

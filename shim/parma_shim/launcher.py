@@ -44,9 +44,9 @@ def write_launcher(path: Path, *, config: Path | str = "") -> None:
         NotFound: a package is not installed.
         OSError: the file cannot be written.
     """
-    ours = _folders(OURS)
+    ours = folders(OURS)
     # Ours first, the rest last: a folder with hundreds of packages is not searched for what the library has.
-    libraries = [folder for folder in _folders(LIBRARIES) if folder not in ours]
+    libraries = [folder for folder in folders(LIBRARIES) if folder not in ours]
     text = _TEMPLATE.format(python=interpreter(), ours=ours, libraries=libraries, config=str(config))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
@@ -67,7 +67,7 @@ def compile_packages() -> None:
     compileall.compile_dir(str(_location("google.protobuf")), quiet=2)
 
 
-def _folders(packages: Iterable[str]) -> list[str]:
+def folders(packages: Iterable[str]) -> list[str]:
     """The folders to search for these packages, in order, each once."""
     found: dict[str, None] = {}
     for name in packages:

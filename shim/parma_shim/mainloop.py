@@ -24,7 +24,7 @@ IGNORED: Final = (signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class MainLoop:
-    """One per process, made in its main thread."""
+    """One per process, made in its main thread. Signals count from then on; they are dealt with in :meth:`run`."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -34,6 +34,7 @@ class MainLoop:
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self._stopped = False
+        self._install()
 
     def __call__(self, function: Callable[[], T], /) -> T:
         """Runs ``function`` in the main thread and returns its result or raises its exception."""
@@ -75,7 +76,6 @@ class MainLoop:
             on_signal: called with the number of a signal of :data:`HANDLED`.
             on_tick: called about every ``period`` seconds.
         """
-        self._install()
         waiting = select.poll()
         waiting.register(self._wake_receiver, select.POLLIN)
         while not self._stopped or self._jobs:

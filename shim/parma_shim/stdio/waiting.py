@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 
 
 class Stopper:
@@ -12,13 +13,15 @@ class Stopper:
 
     def __init__(self) -> None:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
         self.stopped = False
 
     def stop(self) -> None:
         """Idempotent."""
-        if not self.stopped:
-            self.stopped = True
-            os.eventfd_write(self._event, 1)
+        with self._lock:
+            if not self.stopped:
+                self.stopped = True
+                os.eventfd_write(self._event, 1)
 
     def wait(self, descriptor: int, events: int, timeout: float | None = None) -> bool:
         """``True`` when ``descriptor`` is ready or broken; ``False`` when stopped or after ``timeout`` seconds."""
@@ -36,7 +39,8 @@ class Stopper:
 
     def close(self) -> None:
         """When nobody can be waiting any more."""
-        self.stopped = True
-        if self._event >= 0:
-            os.close(self._event)
-            self._event = -1
+        with self._lock:
+            self.stopped = True
+            if self._event >= 0:
+                os.close(self._event)
+                self._event = -1

@@ -9,7 +9,6 @@ from typing import Any
 
 from parma_shim import guest_request
 from parma_shim.api import events_pb2, task_pb2
-from parma_shim.policy_source import policy_from_annotations
 from parma_shim.stdio.process import Paths, ProcessIO
 from parma_shim.task import checks, exits
 from parma_shim.task.environment import Environment
@@ -50,7 +49,6 @@ def _create(
     spec = _read_spec(request.bundle)
     checks.check_container(spec)
     spec["process"]["terminal"] = request.terminal
-    policy = policy_from_annotations(spec.get("annotations") or {}, env.policy_dirs)
     io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace)
     try:
         group = env.group_for_creation(lambda: exits.machine_ended(env))
@@ -62,7 +60,6 @@ def _create(
                 oci=spec,
                 terminal=request.terminal,
                 stdin=bool(request.stdin),
-                policy=policy,
             ),
             deadline=deadline,
         )

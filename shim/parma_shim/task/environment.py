@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from google.protobuf.message import Message
@@ -33,7 +32,6 @@ class Environment:
         make_group: Callable[[], Group],
         publish: Callable[[str, Message], None],
         log: Log,
-        policy_dirs: Sequence[Path] = (),
         on_created: Callable[[int], None] = lambda _pid: None,
     ) -> None:
         """
@@ -46,7 +44,6 @@ class Environment:
         self.tasks: Final = Tasks()
         self.publish: Final = publish
         self.log: Final = log
-        self.policy_dirs: Final = policy_dirs
         self.on_created: Final = on_created
         self.closing = False
         """Nothing new is begun; the process is about to end."""

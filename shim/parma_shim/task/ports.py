@@ -28,12 +28,10 @@ class ContainerSpec(NamedTuple):
 
     bundle: Path
     oci: Mapping[str, Any]
-    """``config.json``, as parsed."""
+    """``config.json``, as parsed. Its annotations name the policy."""
 
     terminal: bool
     stdin: bool
-    policy: bytes | None
-    """From the annotations; ``None`` when they name none."""
 
 
 class GuestProcess(Protocol):
