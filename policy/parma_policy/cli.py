@@ -47,9 +47,8 @@ def _add_generate(commands: Any) -> None:
         help="make the policy for an image",
         description="Makes the policy that allows 'ctr run IMAGE NAME [ARGUMENT...]' and nothing else.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--image-archive", type=Path, metavar="FILE", help="a docker or OCI image archive")
-    source.add_argument("--image", metavar="REF", help="an image in containerd's store")
+    parser.add_argument("--image-archive", type=Path, metavar="FILE", help="a docker or OCI archive, or OCI layout")
+    parser.add_argument("--image", metavar="REF", help="the image in containerd's store, or in the archive")
     parser.add_argument(
         "--containerd", metavar="ADDRESS", default=_CONTAINERD, help="containerd's socket (%(default)s)"
     )
@@ -97,9 +96,11 @@ def run_generate(arguments: argparse.Namespace) -> int:
         stdio=not arguments.no_stdio,
     )
     if arguments.image_archive is not None:
-        image = images.from_archive(arguments.image_archive)
-    else:
+        image = images.from_archive(arguments.image_archive, arguments.image or "")
+    elif arguments.image:
         image = images.from_containerd(arguments.containerd, arguments.namespace, arguments.image)
+    else:
+        raise Malformed("no image is given", expected="--image-archive FILE or --image REF")
     switches = generate.Switches(
         properties_access=not arguments.no_properties, runtime_logging=arguments.runtime_logging
     )

@@ -22,12 +22,15 @@ OpenLayer = Callable[[], BinaryIO]
 """Opens a layer as an uncompressed tar stream."""
 
 
-def from_archive(path: Path) -> Image:
-    """An image in a docker or OCI archive, or OCI layout directory. Raises the errors of ``layers``."""
+def from_archive(path: Path, name: str = "") -> Image:
+    """An image in a docker or OCI archive, or OCI layout directory; ``name`` says which where there are several.
+
+    Raises the errors of ``layers``.
+    """
     from .layers import archive
 
-    config, layers = archive.image_archive_layers(path)
-    return _image(config, layers, "")
+    config, layers = archive.image_archive_layers(path, name)
+    return _image(config, layers, name)
 
 
 def from_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> Image:
