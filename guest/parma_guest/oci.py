@@ -35,7 +35,9 @@ NAMESPACES: Final = ("ipc", "uts", "mount", "cgroup", "network")
 
 _DEVICE_RULES: Final = (
     {"allow": False, "access": "rwm"},
-    # crun adds the usual character devices (null, zero, full, random, urandom, tty, console, ptmx, pts) to this.
+    # crun lets everybody make device nodes and use the harmless ones (null, zero, full, random, urandom, tty,
+    # console, ptmx, pts). A block device is never harmless here, so not even its node can be made.
+    {"allow": False, "type": "b", "access": "rwm"},
 )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import itertools
 import json
 import os
@@ -111,17 +112,21 @@ class Crun:
         console = _ConsoleSocket(self._temporary("console")) if stdio.is_terminal else None
         if console is not None:
             options += ["--console-socket", str(console.path)]
+        pidfd: int | None = None
         try:
             with self._reaper.expecting():
                 self._call([*command, *options, *operands], theirs)
                 child = self._reaper.adopt(int(pid_file.read_text()))
+            pidfd = _open_pidfd(child.pid)
             if console is not None:
                 stdio.set_terminal(console.receive(self._timeout))
                 if all(plan.console_size):
                     stdio.resize(*plan.console_size)
-            return Launched(child, _open_pidfd(child.pid), stdio)
+            return Launched(child, pidfd, stdio)
         except BaseException:
             stdio.close()
+            if pidfd is not None:
+                _kill(pidfd)
             raise
         finally:
             for descriptor in theirs:
@@ -160,12 +165,15 @@ def run(reaper: Reaper) -> Any:
 
     def run_program(arguments: Sequence[str], timeout: float) -> None:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        output = os.memfd_create("output")
         try:
-            status = _finish(reaper.spawn(arguments, (null, null, null)), timeout)
+            status = _finish(reaper.spawn(arguments, (null, output, output)), timeout)
+            if status != 0:
+                words = _printable(os.pread(output, _MAX_MESSAGE, 0).decode(errors="replace").strip())
+                raise Unavailable(f"{Path(arguments[0]).name} failed with status {status}: {words}")
         finally:
             os.close(null)
-        if status != 0:
-            raise Unavailable(f"{Path(arguments[0]).name} failed with status {status}")
+            os.close(output)
 
     return run_program
 
@@ -183,8 +191,19 @@ def _finish(child: Child, timeout: float) -> int:
 def _open_pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:  # it has exited already; its status is known or about to be
-        return None
+    except OSError as error:
+        # It has exited already; its status is known or about to be. EINVAL: and its number still names a session
+        # or a process group.
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise
+
+
+def _kill(pidfd: int) -> None:
+    """The process that was just launched is not wanted after all."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 def _message(log: Path) -> str:
@@ -196,9 +215,12 @@ def _message(log: Path) -> str:
         return ""
     for line in reversed(lines):
         with suppress(ValueError, KeyError, TypeError):
-            text = str(json.loads(line)["msg"])
-            return "".join(character if character.isprintable() else "?" for character in text)[:_MAX_MESSAGE]
+            return _printable(str(json.loads(line)["msg"]))
     return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)[:_MAX_MESSAGE]
 
 
 def _remove_bundle(bundle: Path) -> None:
