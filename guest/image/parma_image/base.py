@@ -55,16 +55,22 @@ class Base:
 
 
 def prepare(locked: lock.Lock, archive: debian.DebianArchive) -> Base:
-    """Fetches and unpacks what ``locked`` names, unless that was done before."""
+    """Fetches and unpacks what ``locked`` names, unless that was done before. What other locks left is removed."""
     directory = archive.workdir.resolve() / "image-base" / locked.digest()[:32]
-    base = Base(directory / "root", directory / "wheels")
-    if directory.is_dir():
-        return base
+    with debian.exclusive(directory.parent):
+        if not directory.is_dir():
+            _unpack(locked, archive, directory)
+    return Base(directory / "root", directory / "wheels")
+
+
+def _unpack(locked: lock.Lock, archive: debian.DebianArchive, directory: Path) -> None:
     debs = lock.fetch(locked, archive)
     found = wheels.fetch([(w.name, w.version, w.file, w.sha256) for w in locked.wheels], archive.workdir / "wheels")
     archive.log("unpacking the guest's packages")
-    new = directory.with_name(f"{directory.name}.{os.getpid()}")
-    shutil.rmtree(directory.parent, ignore_errors=True)
+    for other in directory.parent.iterdir():
+        if other.is_dir():
+            shutil.rmtree(other)
+    new = directory.with_name("new")
     # The packages rely on a merged /usr, which Debian's base-files would have made.
     for link, target in contents.LINKS.items():
         if "/" not in link:
@@ -74,4 +80,3 @@ def prepare(locked: lock.Lock, archive: debian.DebianArchive) -> Base:
     for wheel in found:
         wheels.unpack(wheel, new / "wheels")
     new.rename(directory)
-    return base

@@ -156,7 +156,7 @@ class DebianArchive:
         return Deb(name, version, "", path, sha256, path.stat().st_size)
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
-        return _exclusive(self.workdir)
+        return exclusive(self.workdir)
 
     def _directory(self, suite: str) -> Path:
         return self.workdir / "apt" / suite
@@ -311,7 +311,8 @@ def unpack(debs: Iterable[Deb], directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(workdir: Path) -> Iterator[None]:
+def exclusive(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of a working directory."""
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

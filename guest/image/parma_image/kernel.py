@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import lzma
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +96,9 @@ def dependencies(information: Mapping[str, list[str]], builtin: Iterable[str]) -
     """Modules to load before one with this modinfo: its symbols' owners, then what it asks to have first."""
     names = [name for value in information.get("depends", []) for name in value.split(",") if name]
     for value in information.get("softdep", []):
-        before = re.search(r"pre:\s*((?:[\w-]+\s*(?!:))*)", value)
-        names += before[1].split() if before else []
+        # "pre: a b post: c": words up to the next label.
+        _, _, before = value.partition("pre:")
+        names += before.partition("post:")[0].split()
     present = set(builtin)
     return tuple(dict.fromkeys(_name(name) for name in names if _name(name) not in present))
 

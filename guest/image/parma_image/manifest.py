@@ -91,13 +91,15 @@ def load(directory: Path) -> Manifest:
     """Reads an image's manifest. NotFound or Malformed, saying what is wrong; unknown keys are refused."""
     path = directory / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFound(f"no guest image in {directory}", hint="'parma image build DIR' makes one") from None
-    except ValueError as error:
-        raise Malformed(f"{path} is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{path} is not UTF-8: {error}") from error
     try:
-        return parse(document)
+        return parse(json.loads(text, object_pairs_hook=_no_duplicates))
+    except json.JSONDecodeError as error:
+        raise Malformed(f"{path} is not JSON: {error}") from error
     except Malformed as error:
         raise Malformed(f"{path}: {error.message}", expected=error.expected) from error
 
