@@ -113,6 +113,15 @@ class Host:
                 return state
         return ""
 
+    def signal_until_stopped(self, name: str, signal: str = "SIGTERM") -> None:
+        """Sends the signal until it has worked: process 1 ignores what it has no handler for yet."""
+
+        def stopped() -> bool:
+            self.daemon.ctr("task", "kill", "--signal", signal, name)
+            return self.status(name) == "STOPPED"
+
+        wait_until(stopped, "the container to stop")
+
     def remove(self, name: str) -> None:
         """Deletes task and container, whatever state they are in."""
         self.daemon.ctr("task", "delete", "--force", name)

@@ -135,7 +135,6 @@ def test_a_detached_container_runs_and_stops(host: Host, name: str) -> None:
     done = host.run(name, command, "--detach")
     assert done.returncode == 0, done.stderr
     assert host.status(name) == "RUNNING"
-    assert host.daemon.ctr("task", "kill", "--signal", "SIGTERM", name).returncode == 0
-    wait_until(lambda: host.status(name) == "STOPPED", "the container to stop")
+    host.signal_until_stopped(name)
     assert host.daemon.ctr("task", "delete", name).returncode == 5
     host.remove(name)

@@ -117,7 +117,6 @@ def test_attach_shows_what_is_printed_from_then_on(host_21: Host, name: str) -> 
 
 def test_a_signal_reaches_the_containers_init(host_21: Host, name: str) -> None:
     assert host_21.run(name, LOOP, "--detach").returncode == 0
-    assert host_21.daemon.ctr("task", "kill", "--signal", "SIGTERM", name).returncode == 0
-    wait_until(lambda: host_21.status(name) == "STOPPED", "the container to stop")
+    host_21.signal_until_stopped(name)
     assert host_21.daemon.ctr("task", "delete", name).returncode == 7
     host_21.remove(name)

@@ -41,7 +41,7 @@ def ensure_virtual_environment() -> None:
     print("dev: virtual environment: installing the locked tools", file=sys.stderr)
     VENV.parent.mkdir(exist_ok=True)
     subprocess.run([sys.executable, "-I", "-m", "venv", "--clear", VENV], check=True)
-    pip = [VENV / "bin" / "python", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    pip: list[str | Path] = [VENV / "bin" / "python", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     subprocess.run([*pip, "--require-hashes", "-r", LOCK], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
     stamp.write_text(wanted)
