@@ -87,6 +87,11 @@ class MainLoop:
             while self._jobs:
                 self._jobs.popleft()()
 
+    def close(self) -> None:
+        """Gives the descriptors back; for tests, as a process's main loop lasts as long as it."""
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
     def _install(self) -> None:
         for ignored in IGNORED:
             signal.signal(ignored, signal.SIG_IGN)

@@ -506,10 +506,10 @@ def test_a_second_delete_waits_for_the_first_and_gets_the_same_answer(rig: Rig) 
     assert [topic for topic in rig.topics() if "delete" in topic] == ["/tasks/delete b"]
 
 
-def test_a_thousand_execs_leave_nothing_behind(rig: Rig) -> None:
+def test_hundreds_of_execs_leave_nothing_behind(rig: Rig) -> None:
     rig.run("a")
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    for number in range(1000):
+    for number in range(300):
         rig.exec("a", f"e{number}", "exit", "0")
         rig.call("Start", task_pb2.StartRequest(id="a", exec_id=f"e{number}"))
         rig.wait("a", f"e{number}")

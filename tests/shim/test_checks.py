@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a specification may not ask for."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from parma_shim.task import checks
+from parma_wire.errors import Malformed, Unsupported
+from tests.shim.support import SPEC
+
+POD = {"io.kubernetes.cri.sandbox-id": "pod"}
+
+
+def spec(**linux: Any) -> dict[str, Any]:
+    made = copy.deepcopy(SPEC)
+    made["linux"].update(linux)
+    return made
+
+
+def test_an_ordinary_specification_passes() -> None:
+    checks.check_container(SPEC)
+
+
+@pytest.mark.parametrize(
+    ("linux", "word"),
+    [
+        ({"namespaces": [{"type": "pid"}]}, "--net-host"),
+        ({"namespaces": [{"type": "network", "path": "/var/run/netns/x"}]}, "network namespace"),
+        ({"namespaces": [{"type": "network"}, {"type": "user"}]}, "user namespaces"),
+        ({"uidMappings": [{"hostID": 1}]}, "uidMappings"),
+        ({"personality": {"domain": "LINUX32"}}, "personality"),
+        ({"rootfsPropagation": "rshared"}, "propagation"),
+        ({"devices": [{"path": "/dev/fuse"}]}, "devices"),
+        ({"resources": {"hugepageLimits": [{"limit": 1}]}}, "hugepageLimits"),
+        ({"resources": {"unified": {"memory.high": "1"}}}, "unified"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_name(linux: dict[str, Any], word: str) -> None:
+    with pytest.raises(Unsupported, match=word):
+        checks.check_container(spec(**linux))
+
+
+def test_hooks_are_refused_and_empty_ones_are_not() -> None:
+    with pytest.raises(Unsupported, match="createRuntime"):
+        checks.check_container({**SPEC, "hooks": {"createRuntime": [{"path": "/x"}]}})
+    checks.check_container({**SPEC, "hooks": {"createRuntime": []}})
+
+
+def test_a_pods_namespaces_may_be_named() -> None:
+    namespaces = [{"type": "network", "path": "/var/run/netns/cni-1"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}]
+    checks.check_container({**spec(namespaces=namespaces), "annotations": POD})
+
+
+def test_a_privileged_container_may_list_devices() -> None:
+    checks.check_container(spec(devices=[{"path": "/dev/fuse"}], maskedPaths=None))
+
+
+@pytest.mark.parametrize("process", [{}, {"args": []}, {"args": "sleep"}])
+def test_a_process_needs_arguments(process: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        checks.check_container({**SPEC, "process": process})
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"null"])
+def test_json_that_is_no_object_is_malformed(text: bytes) -> None:
+    with pytest.raises(Malformed):
+        checks.parse(text, "it")
+
+
+@pytest.mark.parametrize("part", ["linux", "process", "annotations", "hooks"])
+def test_parts_of_another_type_are_malformed(part: str) -> None:
+    with pytest.raises(Malformed, match=part):
+        checks.check_container({**SPEC, part: ["not", "an", "object"]})
