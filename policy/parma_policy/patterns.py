@@ -8,6 +8,8 @@ in use were written against it; ``lint`` points such patterns out.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -64,11 +66,34 @@ class TextPattern:
         """False for an expression that RE2 refuses: it matches nothing."""
         return self.strategy != "re2" or self._compiled is not None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is an expression that compiled."""
+        return self._compiled is not None
+
     def matches(self, text: str) -> bool:
         """Whether ``text`` is accepted."""
         if self.strategy == "string":
             return text == self.text
         return self._compiled is not None and self._compiled.search(text) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def expression_set(expressions: tuple[str, ...]) -> Callable[[str], bool] | None:
+    """A function that says whether any of the expressions, all valid, accepts a text, in one pass over it.
+
+    A yes is certain. A no is not: such a set gives up where it would need much memory. None where it cannot be built.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    found = re2.Set.SearchSet(options)
+    for expression in expressions:
+        found.Add(anchored(expression))
+    try:
+        found.Compile()
+    except re2.error:
+        return None
+    return lambda text: bool(found.Match(text))
 
 
 class PatternCache:

@@ -95,7 +95,23 @@ def test_points_of_windows_are_denied(point: str) -> None:
     assert code(Talk(policy(without=[point], api_version="0.1.0")).ask(point, {})) == "old_policy"
 
 
-WRONG = (None, 5, 1.5, "text", b"bytes", [], {}, [5], ["\0"], "\0", "\ud800", ["\ud800"], True, {"a": 1}, 1 << 70)
+WRONG: tuple[object, ...] = (
+    None,
+    5,
+    1.5,
+    "text",
+    b"bytes",
+    [],
+    {},
+    [5],
+    ["\0"],
+    "\0",
+    "\ud800",
+    ["\ud800"],
+    True,
+    {"a": 1},
+    1 << 70,
+)
 
 
 @pytest.mark.parametrize("point", LINUX)
@@ -174,8 +190,10 @@ def test_a_typed_request_is_taken_as_it_is() -> None:
     ],
 )
 def test_a_flag_decides(point: str, flag: str) -> None:
-    assert Talk(policy(**{flag: True})).ask(point).allowed
-    for off in (policy(**{flag: False}), policy()):
+    definitions: dict[str, Any] = {flag: True}
+    assert Talk(policy(**definitions)).ask(point).allowed
+    definitions[flag] = False
+    for off in (policy(**definitions), policy()):
         decision = Talk(off).ask(point)
         assert code(decision) == "flag"
         assert flag in decision.hint()

@@ -27,7 +27,7 @@ def fragment(*lines: str, **definitions: Any) -> str:
 
 
 def offer(talk: Talk, rego: str, **changes: Any) -> Decision:
-    good = {"issuer": "i", "feed": "f", "header_svn": None, "rego": rego, "receipts": []}
+    good: Json = {"issuer": "i", "feed": "f", "header_svn": None, "rego": rego, "receipts": []}
     return talk.ask("load_fragment", {**good, **changes})
 
 

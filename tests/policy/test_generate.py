@@ -225,8 +225,8 @@ def test_the_summary_names_what_is_wrong_and_what_is_delegated() -> None:
 
 
 def test_the_summary_for_programs_has_the_same() -> None:
-    found = as_json(policy())
+    found: dict[str, Any] = as_json(policy())
     assert found["problems"] == []
-    (container,) = found["containers"]  # type: ignore[misc]
+    (container,) = found["containers"]
     assert container["command"] == ["/bin/app", "--serve"]
     assert container["env"] == ["PATH", "HOSTNAME (optional)"]

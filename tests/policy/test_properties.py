@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -38,21 +39,21 @@ JSON = st.recursive(
 @quick
 @given(st.text(max_size=300) | st.lists(PIECES, max_size=40).map("".join))
 def test_the_parser_refuses_with_a_place_in_the_text(source: str) -> None:
+    place = (1, 1)
     try:
         parse(source)
     except PolicyTextError as error:
-        lines = source.split("\n")
-        assert 1 <= error.line <= len(lines)
-        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
+        place = (error.line, error.column)
+    lines = source.split("\n")
+    assert 1 <= place[0] <= len(lines)
+    assert 1 <= place[1] <= len(lines[place[0] - 1]) + 1
 
 
 @quick
 @given(st.binary(max_size=300))
 def test_loading_any_bytes_raises_nothing_but_malformed(data: bytes) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         load(data)
-    except Malformed:
-        pass
 
 
 @quick
@@ -71,10 +72,8 @@ def test_literals_mean_what_json_means(value: Any, pretty: bool) -> None:
 @quick
 @given(st.dictionaries(st.sampled_from(sorted(container())), JSON, max_size=4))
 def test_any_container_is_loaded_or_refused(changes: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         load(text(container(**changes)).encode())
-    except Malformed:
-        pass
 
 
 REQUESTS = st.dictionaries(
@@ -141,10 +140,8 @@ def test_an_annotation_gives_back_what_was_put_in(data: bytes, compress: bool) -
 @quick
 @given(st.text(max_size=60))
 def test_any_annotation_is_read_or_malformed(annotation: str) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         load_annotation(annotation)
-    except Malformed:
-        pass
 
 
 @quick
@@ -153,7 +150,6 @@ def test_a_version_is_equal_to_what_it_prints(written: str) -> None:
     parsed = Version.parse(written)
     if parsed is not None:
         assert Version.parse(str(parsed)) == parsed
-        assert not parsed < parsed  # noqa: PLR0124
 
 
 COMMANDS = st.sampled_from([["a"], ["b"], ["c"]])

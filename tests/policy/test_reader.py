@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -235,7 +234,7 @@ def test_current_versions_have_no_problem() -> None:
         ({"api_version": "9.0.0"}, ""),
     ],
 )
-def test_api_version(definitions: Mapping[str, object], problem: str) -> None:
+def test_api_version(definitions: Json, problem: str) -> None:
     loaded = policy(**definitions)
     assert problem in loaded.api_problem
     assert bool(loaded.api_problem) == bool(problem)
@@ -253,9 +252,7 @@ def test_api_version(definitions: Mapping[str, object], problem: str) -> None:
         ({"framework_version": "0.5.0-rc.1"}, ""),
     ],
 )
-def test_a_framework_version_that_we_do_not_know_leaves_no_containers(
-    definitions: Mapping[str, object], problem: str
-) -> None:
+def test_a_framework_version_that_we_do_not_know_leaves_no_containers(definitions: Json, problem: str) -> None:
     loaded = policy(**definitions)
     assert problem in loaded.framework_problem
     assert bool(loaded.framework_problem) == bool(problem)
@@ -293,12 +290,12 @@ def test_before_users_were_known_anybody_may_run() -> None:
 
 
 def test_platform_rules_and_trust_lists_came_with_0_5_0() -> None:
-    rules = [{"env_rules": []}]
+    rules: list[Json] = [{"env_rules": []}]
     lists = [{"issuer": "i", "subject": "s", "minimum_svn": 1, "allowed_ledgers": ["l"]}]
     new = policy(platform_rules=rules, transparency_trust_lists=lists)
     old = policy(platform_rules=rules, transparency_trust_lists=lists, framework_version="0.4.1")
     assert len(new.platform_rules) == len(new.transparency_trust_lists) == 1
-    assert old.platform_rules == old.transparency_trust_lists == ()
+    assert (old.platform_rules, old.transparency_trust_lists) == ((), ())
 
 
 def test_fragments_are_read() -> None:

@@ -43,8 +43,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
     fragments.load_fragment,
 )
 
-HANDLERS: Final = MappingProxyType({function.__name__: function for function in _FUNCTIONS})
-"""Deciding function by enforcement point."""
+_BY_NAME: Final = {function.__name__: function for function in _FUNCTIONS}
 
-if HANDLERS.keys() != {name for name, point in POINTS.items() if point.linux}:
-    raise AssertionError("an enforcement point has no function, or a function no point")
+HANDLERS: Final = MappingProxyType({name: _BY_NAME[name] for name, point in POINTS.items() if point.linux})
+"""Deciding function by enforcement point."""
