@@ -286,7 +286,7 @@ class ContainerGroup:
         )
         with self._lock:
             self._session = session
-            self._policy_digest = session.machine.spec.host_data
+            self._policy_digest = vm_spec.host_data
         session.machine.on_exit(partial(self._machine_ended, session))
         self._attester.attach(session, policy)
 
