@@ -323,8 +323,7 @@ def python_isolated(code: str) -> str:
     done = subprocess.run(
         [launcher.interpreter(), "-IS", "-c", f"import sys; {paths}\n{code}"],
         capture_output=True,
-        text=True,
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.decode(errors="replace")

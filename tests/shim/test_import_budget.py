@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,52 +22,50 @@ PYTHON = {"os", "os.path", "stat", "posixpath", "genericpath", "_collections_abc
 GO_SHIM_KIB = 17_846
 """Resident memory of an idle containerd-shim-runc-v2 on the same kind of machine."""
 
-REPORT = """
-import json, os
+HEAVY = {"typing", "re", "threading", "socket", "pathlib", "enum", "hashlib", "ttrpc", "google", "subprocess", "json"}
+
+COMMAND = """
+import os
+os.chdir({directory!r})
 from parma_shim import main
-code = main.main("", {arguments!r})
-python = [name for name, module in sys.modules.items()
-          if getattr(module, "__file__", None) or name.startswith("parma")]
-os.write(1, b"\\n" + json.dumps(sorted(python)).encode())
+main.main("", {arguments!r})
+os.write(1, ("\\n" + " ".join(sys.modules)).encode())
+"""
+
+START = """
+import os
+os.chdir({directory!r})
+os.environ.update(MAX_SHIM_VERSION="2")
+def fork():
+    os.write(1, ("\\n" + " ".join(sys.modules)).encode())
+    os._exit(0)
+os.fork = fork
+from parma_shim import bootstrap, main
+bootstrap.DEFAULT_SOCKET_DIR = {sockets!r}
+main.main({config!r}, ["-namespace", "n", "-id", "y", "-address", "/a", "start"])
 """
 
 
-def imported(directory: Path, *arguments: str) -> set[str]:
-    """Modules with a file that one call imports."""
-    code = f"import os; os.chdir({str(directory)!r})" + REPORT.format(arguments=list(arguments))
-    return set(json.loads(python_isolated(code).splitlines()[-1]))
+def imported(code: str) -> set[str]:
+    """Modules that an interpreter has loaded at the end of ``code``, beyond those it starts with."""
+    return set(python_isolated(code).splitlines()[-1].split()) - set(python_isolated("print(*sys.modules)").split())
 
 
 @pytest.mark.parametrize("arguments", [["-v"], ["-info"], ["-id", "x", "delete"]])
 def test_commands_import_nothing_but_their_own_few_modules(tmp_path: Path, arguments: list[str]) -> None:
-    names = imported(tmp_path, *arguments)
-    ours = {name.removeprefix("parma_shim.") for name in names if name.startswith("parma_shim.")}
-    assert ours <= ALLOWED
-    other = {name for name in names if not name.startswith("parma_shim") and name not in PYTHON and name != "json"}
-    started_with = set(json.loads(python_isolated("import json\nprint(json.dumps(sorted(sys.modules)))")))
-    assert other - started_with - {"__main__"} == set()
+    names = imported(COMMAND.format(directory=str(tmp_path), arguments=arguments))
+    assert {name for name in names if name.startswith("parma")} <= {"parma_shim"} | {f"parma_shim.{m}" for m in ALLOWED}
+    assert names & HEAVY == set()
+    files = {name for name in names if not name.startswith("parma_shim")} - PYTHON
+    assert files <= set(sys.builtin_module_names)
 
 
 def test_start_forks_before_it_imports_anything_heavy(binary: Binary, short_path: Path) -> None:
-    """The parent's imports are those that the child has had before its first own one."""
     here = bundle(short_path / "b")
-    environment = {**binary.environment, "PYTHONPROFILEIMPORTTIME": "1"}  # ignored: isolated
-    done = binary.run("start", "x", here=here, stdin=binary.params("x"), environment=environment)
-    assert json.loads(done.stdout)["version"] == 3
-    source = f"""
-import json, os
-os.chdir({str(here)!r})
-os.environ.update(MAX_SHIM_VERSION="2")
-forked = []
-os.fork = lambda: forked.append(sorted(sys.modules)) or os._exit(0 if print(json.dumps(sorted(sys.modules))) else 0)
-from parma_shim import main, bootstrap
-bootstrap.DEFAULT_SOCKET_DIR = {str(short_path / "t")!r}
-sys.stdout.reconfigure(line_buffering=True)
-main.main({str(binary.config)!r}, ["-namespace", "n", "-id", "y", "-address", "/a", "start"])
-"""
-    names = set(json.loads(python_isolated(source).splitlines()[-1]))
-    heavy = {"typing", "re", "threading", "socket", "pathlib", "enum", "hashlib", "ttrpc", "google", "subprocess"}
-    assert names & heavy == set()
+    names = imported(START.format(directory=str(here), sockets=str(short_path / "t"), config=str(binary.config)))
+    assert "parma_shim.start" in names
+    assert names & HEAVY == set()
+    assert {name for name in names if name.startswith("parma")} <= {"parma_shim"} | {f"parma_shim.{m}" for m in ALLOWED}
 
 
 def test_an_idle_daemon_is_smaller_than_the_go_shim(binary: Binary, short_path: Path) -> None:

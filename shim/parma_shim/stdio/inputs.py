@@ -34,15 +34,17 @@ class Input:
         self._lock = threading.Lock()
         self._keeper = -1
         self._finished = False
+        self._descriptor = -1
         self._wake = Stopper()
         try:
             self._descriptor = os.open(path, _FLAGS)
             self._is_fifo = stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
             if self._is_fifo:
                 self._keeper = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFound(f"{path} for the input does not exist") from None
         except OSError as error:
+            self.close()
+            if isinstance(error, FileNotFoundError):
+                raise NotFound(f"{path} for the input does not exist") from None
             raise Unavailable(f"cannot open {path} for the input: {error.strerror}") from None
 
     def finish(self) -> None:
@@ -73,7 +75,7 @@ class Input:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
-                self._wake.close()
+            self._wake.close()
 
     def _wait(self, stopper: Stopper) -> bool:
         """Until something can be read (or ``stopper`` stops); ``False`` when the client has finished."""

@@ -35,6 +35,7 @@ class Logger:
             DeadlineExceeded: it did not get ready in :data:`READY_TIMEOUT` seconds.
         """
         self._pipes: dict[str, int] = {}
+        self._ready = -1
         sources: list[int] = []
         try:
             for name in ("stdout", "stderr"):
@@ -46,6 +47,8 @@ class Logger:
             self._pid = _spawn(target, sources, container_id, namespace)
         except OSError as error:
             self._close_pipes()
+            if self._ready >= 0:
+                os.close(self._ready)
             raise Unavailable(f"cannot start the logger {target.path}: {error.strerror}") from None
         finally:
             for source in sources:
