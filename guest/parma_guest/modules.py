@@ -2,7 +2,8 @@
 """Loads the kernel modules of the guest image, in the order that the image builder worked out.
 
 There is no modprobe in the image. The list has one module per line, a path below the module folder, each after
-everything it depends on; a module marked ``optional`` may say that this machine has no such device or CPU feature.
+everything it depends on. A path may be followed by ``optional`` (this machine may have no such device) or
+``cpu:FLAG`` (of use only where /proc/cpuinfo has that flag).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -17,37 +19,54 @@ from parma_wire.errors import Malformed, Unavailable
 
 MODULES_LIST: Final = Path("/usr/lib/parma/modules.list")
 MODULES_DIRECTORY: Final = Path("/usr/lib/modules")
+CPUINFO: Final = Path("/proc/cpuinfo")
 
 _SYS_FINIT_MODULE: Final = 313  # x86-64
+_CONDITION: Final = re.compile(r"|optional|cpu:[a-z0-9_]+")
 _ABSENT: Final = frozenset((errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP))
 
 
-def parse(text: str) -> list[tuple[str, bool]]:
-    """``(path, optional)`` for each line of a modules list. Malformed for anything but a plain relative path."""
+def parse(text: str) -> list[tuple[str, str]]:
+    """``(path, condition)`` for each line of a modules list. Malformed for anything but a plain relative path."""
     entries = []
     for line in text.splitlines():
-        path, _, flag = line.partition(" ")
-        if not path.endswith(".ko") or path.startswith("/") or ".." in path or flag not in ("", "optional"):
-            raise Malformed(f"bad line in the modules list: {line!r}", expected="PATH.ko [optional]")
-        entries.append((path, flag == "optional"))
+        path, _, condition = line.partition(" ")
+        if not path.endswith(".ko") or path.startswith("/") or ".." in path or not _CONDITION.fullmatch(condition):
+            raise Malformed(f"bad line in the modules list: {line!r}", expected="PATH.ko [optional|cpu:FLAG]")
+        entries.append((path, condition))
     return entries
 
 
-def load_modules(list_path: Path = MODULES_LIST, directory: Path = MODULES_DIRECTORY) -> list[str]:
-    """Loads every module of the list; returns the names of the optional ones that this machine has no use for.
+def load_modules(
+    list_path: Path = MODULES_LIST, directory: Path = MODULES_DIRECTORY, cpuinfo: Path = CPUINFO
+) -> list[str]:
+    """Loads every module of the list; returns the names of those that this machine has no use for.
 
-    Raises Unavailable with the module's name when a needed one cannot be loaded.
+    Needs /proc. Raises Unavailable with the module's name when one cannot be loaded that should.
     """
     libc = ctypes.CDLL(None, use_errno=True)
+    flags = cpu_flags(cpuinfo.read_text(encoding="ascii", errors="replace"))
     skipped = []
-    for path, optional in parse(list_path.read_text(encoding="ascii")):
+    for path, condition in parse(list_path.read_text(encoding="ascii")):
+        if condition.startswith("cpu:") and condition.removeprefix("cpu:") not in flags:
+            skipped.append(Path(path).stem)
+            continue
         error = _load(libc, directory / path)
         if error in (0, errno.EEXIST):
             continue
-        if not optional or error not in _ABSENT:
+        if not condition or error not in _ABSENT:
             raise Unavailable(f"kernel module {path} cannot be loaded: {os.strerror(error)}")
         skipped.append(Path(path).stem)
     return skipped
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """The flags of the first CPU in the text of /proc/cpuinfo."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "flags":
+            return frozenset(value.split())
+    return frozenset()
 
 
 def _load(libc: ctypes.CDLL, path: Path) -> int:

@@ -61,12 +61,17 @@ def _kernel(root: Path, modules: dict[str, str]) -> kernel.Kernel:
 
 def test_modules_of_a_package_are_plain_ordered_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "REQUIRED", ("sd_mod", "ecb"))
-    monkeypatch.setattr(kernel, "OPTIONAL", ("sev-guest",))
-    found = _kernel(tmp_path, {"sd_mod": "scsi_mod,ecb", "scsi_mod": "", "sev-guest": "tsm", "tsm": ""})
+    monkeypatch.setattr(kernel, "CONDITIONAL", {"aesni": "cpu:aes", "sev-guest": "optional"})
+    found = _kernel(
+        tmp_path,
+        {"sd_mod": "scsi_mod,ecb", "scsi_mod": "", "sev-guest": "tsm", "tsm": "", "aesni": "scsi_mod,simd", "simd": ""},
+    )
     ordered = kernel.ordered_modules(found)
     assert kernel.modules_list(ordered) == (
         "1.2/kernel/drivers/scsi_mod.ko\n"
         "1.2/kernel/drivers/sd_mod.ko\n"
+        "1.2/kernel/drivers/simd.ko cpu:aes\n"
+        "1.2/kernel/drivers/aesni.ko cpu:aes\n"
         "1.2/kernel/drivers/tsm.ko optional\n"
         "1.2/kernel/drivers/sev-guest.ko optional\n"
     )
@@ -87,14 +92,28 @@ def test_two_kernels_are_one_too_many(tmp_path: Path) -> None:
 
 
 def test_guest_reads_the_list_that_the_builder_writes() -> None:
-    listed = [
-        kernel.Module("a", "1/kernel/a.ko", b"", optional=False),
-        kernel.Module("b", "1/b.ko", b"", optional=True),
+    conditions = ["", "optional", "cpu:sha_ni"]
+    listed = [kernel.Module("a", f"1/kernel/a{index}.ko", b"", text) for index, text in enumerate(conditions)]
+    assert guest_modules.parse(kernel.modules_list(listed)) == [
+        ("1/kernel/a0.ko", ""),
+        ("1/kernel/a1.ko", "optional"),
+        ("1/kernel/a2.ko", "cpu:sha_ni"),
     ]
-    assert guest_modules.parse(kernel.modules_list(listed)) == [("1/kernel/a.ko", False), ("1/b.ko", True)]
 
 
-@pytest.mark.parametrize("line", ["/etc/a.ko", "../a.ko", "a.so", "a.ko maybe", "a.ko optional x", " "])
+def test_modules_for_another_cpu_are_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("absent.ko cpu:aes\n")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu sse2\n")
+    assert guest_modules.load_modules(tmp_path / "list", tmp_path, tmp_path / "cpuinfo") == ["absent"]
+
+
+def test_cpu_flags_are_whole_words() -> None:
+    assert guest_modules.cpu_flags("model name: x aes\nflags : vaes fpu\n") == {"vaes", "fpu"}
+
+
+@pytest.mark.parametrize(
+    "line", ["/etc/a.ko", "../a.ko", "a.so", "a.ko maybe", "a.ko optional x", "a.ko cpu:", "a.ko cpu:a b", " "]
+)
 def test_guest_refuses_other_lines(line: str) -> None:
     with pytest.raises(Malformed):
         guest_modules.parse(line + "\n")

@@ -344,7 +344,9 @@ def _run(command: Sequence[str], *, cwd: Path | None = None, environment: dict[s
 
 
 def _failure(command: Sequence[str], stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.startswith(("E:", "dpkg"))] or stderr.splitlines()
+    lines = [
+        line.strip() for line in stderr.splitlines() if line.startswith(("E:", "N: Unable", "dpkg"))
+    ] or stderr.splitlines()
     return f"{' '.join(command[:2])} failed: {' '.join(lines[:4])[:600]}"
 
 
