@@ -52,7 +52,7 @@ def _image(config: dict[str, Any], layers: Sequence[LayerBlob], name: str) -> Im
 
 def _root_hash(layer: LayerBlob) -> str:
     """The layer's root hash; the content must be what the image's configuration says. Raises Unverified."""
-    from .layers.convert import layer_to_image  # noqa: PLC0415
+    from .layers.convert import layer_to_image
 
     with layer.open() as stream:
         image = layer_to_image(stream, None)

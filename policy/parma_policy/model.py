@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from .patterns import TextPattern, expression_set
 from .versions import Version
@@ -232,7 +232,8 @@ class FragmentRule:
     minimum_svn: SvnValue | None
     """None: not a version at all, so nothing satisfies it."""
     includes: frozenset[str]
-    parameters: Mapping[str, object] | None = None
+    parameters: Mapping[str, Any] | None = None
+    """Immutable literals; None where the rule says nothing of parameters."""
     required_receipts: tuple[str, ...] = ()
 
 

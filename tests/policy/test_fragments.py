@@ -213,6 +213,20 @@ def test_each_set_of_parameters_makes_its_own_containers() -> None:
     assert not attempt(rules, "/a", "/b")
 
 
+def test_what_one_rule_includes_never_meets_the_parameters_of_another() -> None:
+    wide, narrow = rule(), rule(parameters={"env": {"value": "east"}}, includes=["external_processes"])
+    with_default = {"dir": {"default": "/default"}, "env": {"default": {"value": "west"}}}
+    assert attempt([wide, narrow], "/default", "west", with_default)
+    assert not attempt([wide, narrow], "/default", "east", with_default)
+
+
+def test_a_wrong_parameter_is_reported_where_the_fragment_uses_it() -> None:
+    rules = [rule(parameters={"env": {"value": "x" * 10_000}, "dir": ["a", {"b": 1}]})]
+    decision = offer(Talk(policy(fragments=rules)), with_parameters(API))
+    assert "line 5, column " in decision.message()
+    assert "working_dir: found an array; expected a string" in decision.message()
+
+
 @pytest.mark.parametrize(
     ("parameters", "api"),
     [
@@ -228,6 +242,13 @@ def test_each_set_of_parameters_makes_its_own_containers() -> None:
 def test_a_parameter_without_a_fitting_value_denies_the_fragment(parameters: object, api: Json) -> None:
     rules = [rule() if parameters is None else rule(parameters=parameters)]
     assert not attempt(rules, "/default", "east", api)
+
+
+def test_parameters_cannot_make_a_fragment_arbitrarily_large() -> None:
+    talk = Talk(policy(fragments=[rule(parameters={"p": [["x"] * 1000] * 9})]))
+    uses = ",".join(['parameter("p")'] * 12)
+    rego = fragment('parameters_api := {"p": {}}', f"external_processes := [{uses}]", containers=None)
+    assert "too large" in offer(talk, rego).message()
 
 
 def test_in_parity_mode_an_undefined_parameter_leaves_out_its_definition() -> None:

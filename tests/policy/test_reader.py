@@ -314,6 +314,7 @@ def test_fragments_are_read() -> None:
         ({"minimum_svn": True}, "expected a whole number or a semantic version"),
         ({"includes": ["everything"]}, "cannot include 'everything'"),
         ({"parameters": []}, "expected an object"),
+        ({"parameters": 5}, "expected an object"),
         ({"extra": 1}, "unknown member 'extra'"),
     ],
 )
@@ -342,3 +343,17 @@ def test_parity_mode_mounts_layers_of_unusable_containers() -> None:
     loaded = policy(framework_version="9.0.0", parity=True)
     assert loaded.mountable_layers == set(LAYERS)
     assert policy(framework_version="9.0.0").mountable_layers == frozenset()
+
+
+def test_parameters_are_literals() -> None:
+    rule = '{"issuer": "i", "feed": "f", "minimum_svn": 1, "includes": [], "parameters": {"p": parameter("x")}}'
+    assert "literals only" in str(refused(text() + f"fragments := [{rule}]\n"))
+
+
+def test_parameters_do_not_change() -> None:
+    rule = {"issuer": "i", "feed": "f", "minimum_svn": 1, "includes": [], "parameters": {"p": [1, {"q": None}]}}
+    (found,) = policy(fragments=[rule]).fragments
+    assert found.parameters is not None
+    assert found.parameters["p"] == (1, {"q": None})
+    with pytest.raises(TypeError):
+        found.parameters["p"] = 1  # type: ignore[index]

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from ..model import ContainerIndex, FragmentRule, SvnValue
 from ..reader.errors import PolicyTextError
-from ..reader.fragment import FragmentText, fragment_package
+from ..reader.fragment import FragmentText, Parameters, fragment_package
 from ..reader.lists import Items
-from ..reader.syntax import Object
 from ..requests import LoadFragment, Receipt
 from .decision import Decision, Reason, denied, policy_error
 from .explain import shown
@@ -43,7 +42,7 @@ def _load(view: View, request: LoadFragment, rules: Sequence[FragmentRule]) -> t
     loaded: list[LoadedFragment] = []
     includes: set[str] = set()
     for parameters in _parameter_sets(rules):
-        fitting = [rule for rule in rules if rule.parameters is None or rule.parameters == parameters]
+        fitting = [rule for rule in rules if rule.parameters == parameters]
         accepted, reasons = _new_enough(fragment, fitting, request.header_svn)
         if not accepted:
             return denied(_POINT, *reasons), view.state
@@ -55,13 +54,16 @@ def _load(view: View, request: LoadFragment, rules: Sequence[FragmentRule]) -> t
     return decision, view.after(fragments=(*view.state.fragments, *new))
 
 
-def _parameter_sets(rules: Sequence[FragmentRule]) -> list[Object | None]:
-    """The different parameters that the accepting rules give; once without any where none gives some."""
-    sets: list[Object | None] = []
+def _parameter_sets(rules: Sequence[FragmentRule]) -> list[Parameters]:
+    """The different parameters that the accepting rules give; None for rules without any.
+
+    Each set is judged by its own rules only: what one rule includes never meets the parameters of another.
+    """
+    sets: list[Parameters] = []
     for rule in rules:
-        if isinstance(rule.parameters, Object) and rule.parameters not in sets:
+        if rule.parameters not in sets:
             sets.append(rule.parameters)
-    return sets or [None]
+    return sets
 
 
 def _cut_down(request: LoadFragment, items: Items, includes: frozenset[str]) -> LoadedFragment:

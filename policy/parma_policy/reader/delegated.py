@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from ..model import FragmentRule, SvnValue, TrustListRule
 from ..versions import Version
 from .limits import MAX_INTEGER
 from .shape import Members, Node
-from .syntax import Object, Value
+from .syntax import FrozenJson, Value, freeze
 
 INCLUDABLE: Final = (
     "containers",
@@ -60,13 +61,17 @@ def _includes(node: Node, *, parity: bool) -> frozenset[str]:
     return frozenset(names)
 
 
-def _parameters(members: Members) -> Object | None:
+def _parameters(members: Members) -> Mapping[str, FrozenJson] | None:
     node = members.get("parameters")
     if node is None:
         return None
-    if not isinstance(node.value, Object):
+    try:
+        frozen = freeze(node.value)
+    except TypeError:
+        raise node.wrong("literals only") from None
+    if not isinstance(frozen, Mapping):
         raise node.wrong("an object")
-    return node.value
+    return frozen
 
 
 def trust_list_rule(node: Node) -> TrustListRule:

@@ -6,6 +6,7 @@ envelope was checked.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,8 +17,12 @@ from ..versions import FRAMEWORK_VERSION
 from .containers import ContainerReader
 from .delegated import svn_of
 from .errors import PolicyTextError
+from .limits import MAX_PLACED
 from .lists import LISTS, Items, VersionClaim, framework_claim
-from .syntax import Array, Document, Object, Parameter, Value, parse
+from .syntax import Array, Document, FrozenJson, Object, Parameter, Value, parse, place
+
+Parameters = Mapping[str, FrozenJson] | None
+"""What a fragment rule of the policy gives, if it gives any."""
 
 _FIRST_LINE: Final = re.compile(r"package +([a-zA-Z_][a-zA-Z0-9_]*)\s*")
 _RESERVED: Final = ("framework", "api", "policy", "metadata")
@@ -66,12 +71,13 @@ class FragmentText:
         """The framework version that the text was written for."""
         return framework_claim(self.document)
 
-    def items(self, parameters: Object | None) -> Items:
+    def items(self, parameters: Parameters) -> Items:
         """The fragment's lists with these parameters put in. Raises PolicyTextError."""
+        substitution = _Substitution(self.document, parameters)
         statements = {}
         for name, statement in self.document.statements.items():
             try:
-                value = self._put_in(statement.value, parameters, statement.value_offset)
+                value = substitution.put_in(statement.value, statement.value_offset)
             except PolicyTextError:
                 if not self.parity:
                     raise
@@ -80,31 +86,46 @@ class FragmentText:
         document = replace(self.document, statements=statements)
         return Items.read(document, ContainerReader(self.framework.version or FRAMEWORK_VERSION, self.parity))
 
-    def _put_in(self, value: Value, parameters: Object | None, offset: int) -> Value:
-        """``value`` with each ``parameter(...)`` replaced."""
+
+@dataclass(slots=True)
+class _Substitution:
+    """Puts values in the places of ``parameter(...)``, with a limit on how much that may become in all."""
+
+    document: Document
+    parameters: Parameters
+    left: int = MAX_PLACED
+
+    def put_in(self, value: Value, offset: int) -> Value:
+        """``value``, which stands at ``offset``, with each parameter replaced."""
         if isinstance(value, Parameter):
-            return self._look_up(value, parameters, offset)
+            found = self._look_up(value, offset)
+            self.left -= _size(found)
+            if self.left < 0:
+                message = "parameters make the fragment too large"
+                raise self.document.source.error(offset, message, expected=f"at most {MAX_PLACED} values")
+            return found
         if isinstance(value, Array):
             array = Array()
             array.offsets = value.offsets
-            array.extend(self._put_in(item, parameters, at) for item, at in zip(value, value.offsets, strict=True))
+            array.extend(self.put_in(item, at) for item, at in zip(value, value.offsets, strict=True))
             return array
         if isinstance(value, Object):
             members = Object()
             members.offsets = value.offsets
             for key, item in value.items():
-                members[key] = self._put_in(item, parameters, value.offsets[key])
+                members[key] = self.put_in(item, value.offsets[key])
             return members
         return value
 
-    def _look_up(self, parameter: Parameter, parameters: Object | None, offset: int) -> Value:
+    def _look_up(self, parameter: Parameter, offset: int) -> Value:
         error = self.document.source.error(offset, f"parameter {parameter.name[:80]!r} has no value")
         declared = self._declared(parameter.name)
         if declared is None:
             raise error
+        given: Parameters = self.parameters or {}
         found: Value
-        if parameters is not None and parameter.name in parameters:
-            found = parameters[parameter.name]
+        if parameter.name in given:
+            found = place(given[parameter.name], offset)
         elif "default" in declared:
             found = declared["default"]
         else:
@@ -120,3 +141,12 @@ class FragmentText:
         api = statement.value if statement else None
         declared = api.get(name) if isinstance(api, Object) else None
         return declared if isinstance(declared, Object) else None
+
+
+def _size(value: Value) -> int:
+    """Number of values in ``value``, itself included."""
+    if isinstance(value, Array):
+        return 1 + sum(map(_size, value))
+    if isinstance(value, Object):
+        return 1 + sum(map(_size, value.values()))
+    return 1

@@ -27,3 +27,6 @@ MAX_EXPRESSION_LENGTH: Final = 8192
 
 MAX_INTEGER: Final = 2**53
 """Largest absolute value of a number: beyond it, readers of JSON start to disagree."""
+
+MAX_PLACED: Final = 100_000
+"""Values that parameters may put into one fragment."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from .errors import PolicyTextError, Source
@@ -62,6 +63,39 @@ class Object(dict[str, "Value"]):
 
 
 Value = None | bool | int | str | Reference | Parameter | Array | Object
+
+
+FrozenJson = None | bool | int | str | tuple["FrozenJson", ...] | Mapping[str, "FrozenJson"]
+"""A literal that does not change and has forgotten where it stood."""
+
+
+def freeze(value: Value) -> FrozenJson:
+    """A literal as an immutable value. Raises TypeError for one with references or parameters in it."""
+    match value:
+        case Array():
+            return tuple(freeze(item) for item in value)
+        case Object():
+            return MappingProxyType({key: freeze(item) for key, item in value.items()})
+        case Reference() | Parameter():
+            raise TypeError(value)
+        case _:
+            return value
+
+
+def place(value: FrozenJson, offset: int) -> Value:
+    """The literal as if all of it stood at ``offset``."""
+    if isinstance(value, tuple):
+        array = Array()
+        array.extend(place(item, offset) for item in value)
+        array.offsets = [offset] * len(array)
+        return array
+    if isinstance(value, Mapping):
+        members = Object()
+        for key, item in value.items():
+            members[key] = place(item, offset)
+        members.offsets = dict.fromkeys(members, offset)
+        return members
+    return value
 
 
 @dataclass(frozen=True, slots=True)
