@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,16 +89,29 @@ def _read(name: str, policy_dirs: Sequence[Path]) -> bytes:
         raise NotFound(f"the policy file {name} does not exist") from None
     except (OSError, ValueError) as error:
         raise Unavailable(f"cannot open the policy file {name}: {error}") from error
-    with open(fd, "rb", buffering=0) as stream:
-        place = Path(f"/proc/self/fd/{fd}").readlink()
-        if not any(place.is_relative_to(os.path.realpath(directory)) for directory in policy_dirs):
-            allowed = ", ".join(map(str, policy_dirs)) or "none"
-            raise Denied(f"the policy file {name} is not below one of policy_dirs", expected=allowed)
-        try:
-            data = stream.read(MAX_POLICY_BYTES + 1)
-        except OSError as error:
-            raise Unavailable(f"cannot read the policy file {name}: {error.strerror}") from error
-    return _limited(data or b"")
+    try:
+        _require_allowed(name, fd, policy_dirs)
+        return _limited(_contents(fd))
+    except OSError as error:
+        raise Unavailable(f"cannot read the policy file {name}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _require_allowed(name: str, fd: int, policy_dirs: Sequence[Path]) -> None:
+    place = Path(f"/proc/self/fd/{fd}").readlink()
+    if not any(place.is_relative_to(os.path.realpath(directory)) for directory in policy_dirs):
+        allowed = ", ".join(map(str, policy_dirs)) or "none"
+        raise Denied(f"the policy file {name} is not below one of policy_dirs", expected=allowed)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise Unavailable(f"the policy file {name} is not a regular file")
+
+
+def _contents(fd: int) -> bytes:
+    data = b""
+    while len(data) <= MAX_POLICY_BYTES and (piece := os.read(fd, MAX_POLICY_BYTES + 1 - len(data))):
+        data += piece
+    return data
 
 
 def _limited(data: bytes) -> bytes:
