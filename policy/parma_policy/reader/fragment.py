@@ -122,7 +122,7 @@ class _Substitution:
         declared = self._declared(parameter.name)
         if declared is None:
             raise error
-        given: Parameters = self.parameters or {}
+        given: Mapping[str, FrozenJson] = self.parameters or {}
         found: Value
         if parameter.name in given:
             found = place(given[parameter.name], offset)
