@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from parma_shim import bundle, config, fields, lean
+from parma_shim import bundle, config, fields
 from parma_shim.bootstrap import Bootstrap
 from parma_shim.digest import hex_digest
 from parma_shim.log import Log
@@ -35,6 +35,9 @@ CONNECT_PATIENCE: Final = 60.0
 
 TICK: Final = 15.0
 """Seconds between two looks at whether the shim is still wanted."""
+
+EXITS: Final = 1.0
+"""Seconds at the end for the last exits to be noticed."""
 
 FLUSH: Final = 2.0
 """Seconds at the end for containerd to take the last events."""
@@ -56,7 +59,6 @@ def run(boot: Bootstrap, *, group: str, bundle_dir: str, socket_path: str, liste
     gc.disable()  # there is no garbage in importing
     log = Log(f"{bundle_dir}/log", namespace=boot.namespace, identity=boot.id, debug=boot.debug)
     try:
-        lean.prepare()
         settings: Config | ParmaError = _load_config(boot)
         daemon = Daemon(boot, settings, log, group=group, bundle_dir=bundle_dir, socket_path=socket_path)
         gc.collect()
@@ -93,7 +95,6 @@ class Daemon:
         bundle_dir: str,
         socket_path: str,
     ) -> None:
-        # Heavy imports, after lean.prepare().
         import ttrpc
         from parma_shim.api import task_pb2
         from parma_shim.events import Publisher
@@ -159,6 +160,7 @@ class Daemon:
         ending = threading.Thread(target=self._end_group, name="end", daemon=True)
         ending.start()
         ending.join(END)
+        self._env.tasks.wait_until_ended(EXITS)
         self._events.flush(FLUSH)
         self._server.close()
         if not ending.is_alive():

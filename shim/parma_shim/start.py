@@ -82,6 +82,9 @@ def _become_daemon(boot: bootstrap.Bootstrap, group: str, here: str, path: str, 
         os.closerange(listener.fileno() + 1, 1024)
         os.chdir("/")  # the bundle is containerd's to remove
         _raise_oom_score()
+        from .lean import prepare
+
+        prepare()
         from .daemon import run as run_daemon
 
         status = run_daemon(boot, group=group, bundle_dir=here, socket_path=path, listener_fd=listener.detach())

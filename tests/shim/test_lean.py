@@ -60,3 +60,14 @@ def test_every_message_works_in_a_process_prepared_so() -> None:
 def test_it_comes_too_late_after_the_library_is_loaded() -> None:
     code = "from google.protobuf import any_pb2\nfrom parma_shim import lean\nprint(lean.prepare())"
     assert python_isolated(code).strip() == "False"
+
+
+def test_everything_of_the_daemon_can_be_imported_in_a_process_prepared_so() -> None:
+    code = (
+        "from parma_shim import lean\nassert lean.prepare()\n"
+        "from parma_shim import daemon, events, group\nfrom parma_shim.task import service\n"
+        "unwanted = {'logging', 'subprocess', 'asyncio', 'ssl', 'hashlib', 'dataclasses', 'inspect', 'argparse',"
+        " 'tomllib', 'datetime', 'grpc', 'cryptography', 'ctypes', 'tempfile', 'shutil', 'ipaddress'}\n"
+        "print(sorted(unwanted & set(sys.modules)))"
+    )
+    assert python_isolated(code).strip() == "[]"

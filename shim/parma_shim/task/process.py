@@ -164,6 +164,13 @@ class Tasks:
         container = self._containers.get(container_id)
         return container if container is not None and container.init.state is State.CREATING else None
 
+    def wait_until_ended(self, timeout: float) -> bool:
+        """Waits until no container runs; takes the lock itself."""
+        with self.changed:
+            return self.changed.wait_for(
+                lambda: all(container.init.state not in states.ALIVE for container in self.all()), timeout
+            )
+
     def all(self) -> list[Container]:
         """Every container, in order of creation."""
         return list(self._containers.values())
