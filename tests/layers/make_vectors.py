@@ -75,7 +75,9 @@ def many_xattrs(count: int) -> bytes:
 
 def times() -> bytes:
     out = b""
-    for index, text in enumerate((b"-1.5", b"-0.25", b"3000000000", b"-62135596800", b"99999999999.9", b"7.123456789123")):
+    for index, text in enumerate(
+        (b"-1.5", b"-0.25", b"3000000000", b"-62135596800", b"99999999999.9", b"7.123456789123")
+    ):
         stamps = ((b"mtime", text), (b"atime", text), (b"ctime", text))
         out += pax(*stamps) + directory(b"d%d" % index) + file(b"d%d/made/parents/f" % index)
     return out
@@ -110,9 +112,13 @@ def goldens() -> Iterator[Golden]:
     yield Golden("link-orphans", "a hard link over a sole name: error", file(b"a") + file(b"b") + hard_link(b"b", b"a"))
     yield Golden("link-to-dir", "a hard link to a directory: error", directory(b"d") + hard_link(b"l", b"d"))
     yield Golden("link-to-itself", "a hard link to itself: error", file(b"a") + hard_link(b"a", b"a"))
-    yield Golden("link-to-symlink", "a hard link to a symbolic link", symlink(b"s", b"t") + hard_link(b"l", b"./x/../s"))
+    yield Golden(
+        "link-to-symlink", "a hard link to a symbolic link", symlink(b"s", b"t") + hard_link(b"l", b"./x/../s")
+    )
     linked = file(b"a", b"data") + hard_link(b"b", b"a")
-    yield Golden("linked-replaced", "a name of a linked file with data is replaced", linked + file(b"a", b"other") + END)
+    yield Golden(
+        "linked-replaced", "a name of a linked file with data is replaced", linked + file(b"a", b"other") + END
+    )
     yield Golden("opaque-on-file", "an opaque whiteout below an empty file", file(b"f") + file(b"f/.wh..wh..opq"))
     yield Golden("opaque-on-symlink", "and below a symbolic link", symlink(b"s", b"t") + file(b"s/.wh..wh..opq"))
     yield Golden("opaque-on-data", "below a file with data: error", file(b"f", b"d") + file(b"f/.wh..wh..opq"))

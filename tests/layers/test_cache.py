@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_clearly_and_leaves_nothing(cache: LayerCache, monke
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Unavailable, match="no space left"):
         cache.get_or_convert(*layer(1))
     assert files(cache) <= {".lock"}
@@ -203,14 +203,13 @@ def test_a_full_disk_is_said_clearly_and_leaves_nothing(cache: LayerCache, monke
 def test_a_full_disk_makes_room_from_the_cache_itself(cache: LayerCache, monkeypatch: pytest.MonkeyPatch) -> None:
     old, open_old = layer(1)
     cache.get_or_convert(old, open_old).release()
-    real = cache_module.layer_to_image
     calls: list[int] = []
 
     def full_at_first(tar: BinaryIO, out: BinaryIO) -> LayerImage:
         calls.append(1)
         if len(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(tar, out)
+        return layer_to_image(tar, out)
 
     monkeypatch.setattr(cache_module, "layer_to_image", full_at_first)
     with cache.get_or_convert(*layer(2)) as made:

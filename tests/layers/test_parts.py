@@ -42,7 +42,7 @@ def test_shapes_that_take_the_special_paths(shape: str) -> None:
 
 
 def test_an_intransitive_order_still_ends_and_loses_nothing() -> None:
-    rng = random.Random(1)
+    rng = random.Random(1)  # noqa: S311 (a reproducible test)
     for _ in range(200):
         items = [rng.randrange(1000) for _ in range(rng.randrange(200))]
         before = sorted(items)
@@ -106,9 +106,7 @@ def test_bad_pax_records(data: bytes) -> None:
 
 
 def test_pax_records_of_sparse_0_0_become_a_map_and_the_last_of_equals_wins() -> None:
-    data = b"".join(
-        (b"6 a=1\n", b"6 a=2\n", b"23 GNU.sparse.offset=0\n", b"25 GNU.sparse.numbytes=5\n", b"9 b==c=d\n")
-    )
+    data = b"".join((b"6 a=1\n", b"6 a=2\n", b"23 GNU.sparse.offset=0\n", b"25 GNU.sparse.numbytes=5\n", b"9 b==c=d\n"))
     assert pax.parse_records(data) == {b"a": b"2", b"GNU.sparse.map": b"0,5", b"b": b"=c=d"}
     with pytest.raises(LayerError):
         pax.parse_records(b"25 GNU.sparse.numbytes=5\n")
@@ -242,7 +240,7 @@ def test_a_failing_read_reaches_the_parser_and_ends_the_threads() -> None:
     class Failing(io.RawIOBase):
         reads = 0
 
-        def read(self, size: int | None = -1, /) -> bytes:
+        def read(self, _: int | None = -1, /) -> bytes:
             self.reads += 1
             if self.reads > 3:
                 raise OSError(5, "gone")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -43,11 +44,11 @@ def converted(case: replay.Case) -> Iterator[tuple[Path, LayerImage]]:
     with tempfile.NamedTemporaryFile(prefix="parma-layer-") as out, case.tar() as tar:
         result = layer_to_image(
             tar,
-            out.file,
+            cast("BinaryIO", out),
             maximum_disk_size=options["max_disk_size"],
             convert_whiteouts=options["convert_whiteout"],
         )
-        out.file.flush()
+        out.flush()
         yield Path(out.name), result
 
 
@@ -86,7 +87,14 @@ def test_every_reference_case_is_bit_identical() -> None:
 def test_veritysetup_computes_the_same_root_and_accepts_the_image(case: replay.Case, tmp_path: Path) -> None:
     veritysetup = program("veritysetup")
     with converted(case) as (image, result):
-        verify = [veritysetup, "verify", image, image, result.root_hash, f"--hash-offset={result.ext4_size}"]
+        verify: list[str | Path] = [
+            veritysetup,
+            "verify",
+            image,
+            image,
+            result.root_hash,
+            f"--hash-offset={result.ext4_size}",
+        ]
         subprocess.run(verify, check=True, capture_output=True)
         # The same root comes out of the data alone, with our salt and its defaults otherwise.
         blocks = f"--data-blocks={result.data_blocks}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from typing import BinaryIO, Final, cast
 from parma_wire.errors import Malformed, NotFound, Unavailable, Unsupported
 
 _PIECE: Final = 256 * 1024
+_LAYER_TYPE: Final = re.compile(
+    r"application/vnd\.(oci\.image\.layer|docker\.image\.rootfs)\.[a-z0-9.]*tar([.+](gzip|zstd))?", re.ASCII
+)
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _ANY_WRAPPER: Final = 31  # zlib: expect a gzip header and trailer
@@ -49,7 +53,7 @@ def check_media_type(media_type: str) -> None:
     """Unsupported for what is no layer tar, or an encrypted one. An empty type is taken for a layer."""
     if "+encrypted" in media_type:
         raise Unsupported(f"encrypted image layers are not supported ({media_type})")
-    if media_type and not ("tar" in media_type and ("layer" in media_type or "rootfs.diff" in media_type)):
+    if media_type and not _LAYER_TYPE.fullmatch(media_type):
         raise Unsupported(f"an image layer of type {media_type!r} cannot be converted", expected="a tar layer")
 
 
@@ -159,10 +163,10 @@ class _Prefixed(_Stream):
         self._head = head
 
     def _some(self, size: int) -> bytes:
-        if self._head:
-            data, self._head = self._head[:size], self._head[size:]
-            return data
-        return self._source.read(size) or b""
+        data, self._head = self._head[:size], self._head[size:]
+        if len(data) < size:
+            data += self._source.read(size - len(data)) or b""
+        return data
 
 
 class _GzipStream(_Stream):
@@ -173,8 +177,16 @@ class _GzipStream(_Stream):
         self._input = head
         self._member = zlib.decompressobj(_ANY_WRAPPER)
         self._fresh = True  # nothing of the current member has been read yet
+        self._output = b""
 
     def _some(self, size: int) -> bytes:
+        if not self._output:
+            # Not less at a time: each call copies what is left of its input.
+            self._output = self._inflate(max(size, _PIECE))
+        data, self._output = self._output[:size], self._output[size:]
+        return data
+
+    def _inflate(self, size: int) -> bytes:
         while True:
             if self._member.eof:
                 self._input = self._member.unused_data

@@ -70,7 +70,7 @@ class Case:
                 return self._compare_error(error)
             if "error" in self.expect:
                 return [f"converted, expected error {self.expect.get('error_kind')!r}: {self.expect['error']}"]
-            return list(_differences(self.expect, _observed(result, out)))
+            return list(_differences(self.expect, observe(result, out)))
 
     def _compare_error(self, error: LayerError) -> list[str]:
         if "error" not in self.expect:
@@ -112,7 +112,7 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _observed(result: LayerImage, out: BinaryIO) -> dict[str, Any]:
+def observe(result: LayerImage, out: BinaryIO) -> dict[str, Any]:
     """The same fields as in ``expect.json``, from the bytes written."""
     out.seek(0)
     ext4 = _sha256(out, result.ext4_size)
