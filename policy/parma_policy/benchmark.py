@@ -8,10 +8,10 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 
-from .framework import State, decide
-from .framework.view import UNPRIVILEGED_CAPABILITIES
-from .generate import Image, Wish, container_for, generate
-from .reader import load
+from parma_policy.framework import State, decide
+from parma_policy.framework.view import UNPRIVILEGED_CAPABILITIES
+from parma_policy.generate import Image, Wish, container_for, generate
+from parma_policy.reader import load
 
 _ID = "ab" * 32
 _RULES = 12

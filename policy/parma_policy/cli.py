@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parma_policy.annotation import to_annotation
 from parma_wire.errors import Malformed, NotFound, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
-
-from .annotation import to_annotation
 
 _CONTAINERD = "/run/containerd/containerd.sock"
 
@@ -82,7 +81,7 @@ def _command(text: str) -> tuple[str, ...]:
 
 def run_generate(arguments: argparse.Namespace) -> int:
     """Prints or writes the policy."""
-    from . import generate, images
+    from parma_policy import generate, images
 
     wish = generate.Wish(
         command=arguments.command,
@@ -114,7 +113,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
 def parse_mount(text: str) -> Any:
     """A mount as ``ctr run --mount`` takes it: ``type=bind,src=/a,dst=/b,options=rbind:ro``. Raises Malformed."""
-    from .generate import Mount
+    from parma_policy.generate import Mount
 
     names = {"type": "type", "src": "source", "source": "source", "dst": "destination", "destination": "destination"}
     given: dict[str, str] = {}
@@ -165,8 +164,8 @@ def read_policy(path: Path) -> bytes:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Loads a policy and prints its hash and what it allows. Exit code 1 for one that allows no container."""
-    from .reader import load
-    from .summary import as_json, as_text
+    from parma_policy.reader import load
+    from parma_policy.summary import as_json, as_text
 
     policy = load(read_policy(arguments.file))
     sys.stdout.write(json.dumps(as_json(policy), indent=2) + "\n" if arguments.json else as_text(policy))
@@ -175,7 +174,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_annotation(arguments: argparse.Namespace) -> int:
     """Prints the annotation's text, after loading the policy as the guest will."""
-    from .reader import load
+    from parma_policy.reader import load
 
     data = read_policy(arguments.file)
     load(data)

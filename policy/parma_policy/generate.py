@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from parma_policy.accounts import Account, resolve
+from parma_policy.framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CAPABILITIES
+from parma_policy.points import POINTS
+from parma_policy.reader import load
+from parma_policy.versions import API_VERSION, FRAMEWORK_VERSION
 from parma_wire.errors import Malformed
-
-from .accounts import Account, resolve
-from .framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CAPABILITIES
-from .points import POINTS
-from .reader import load
-from .versions import API_VERSION, FRAMEWORK_VERSION
 
 DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What containerd gives a container whose image sets no environment at all."""

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from parma_policy.generate import Image
 from parma_wire.errors import Malformed, Unverified
 
-from .generate import Image
-
 if TYPE_CHECKING:
-    from .layers.blobs import LayerBlob
+    from parma_policy.layers.blobs import LayerBlob
 
 _ACCOUNT_FILES: Final = ("etc/passwd", "etc/group")
 _MAX_ACCOUNT_FILE: Final = 1 << 20
@@ -27,7 +26,7 @@ def from_archive(path: Path, name: str = "") -> Image:
 
     Raises the errors of ``layers``.
     """
-    from .layers import archive
+    from parma_policy.layers import archive
 
     config, layers = archive.image_archive_layers(path, name)
     return _image(config, layers, name)
@@ -35,7 +34,7 @@ def from_archive(path: Path, name: str = "") -> Image:
 
 def from_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> Image:
     """An image in containerd's store. Raises the errors of ``layers``."""
-    from .layers import containerd
+    from parma_policy.layers import containerd
 
     config, layers = containerd.resolve_image_layers(address, namespace, name, timeout=timeout)
     return _image(config, layers, name)
@@ -52,7 +51,7 @@ def _image(config: dict[str, Any], layers: Sequence[LayerBlob], name: str) -> Im
 
 def _root_hash(layer: LayerBlob) -> str:
     """The layer's root hash; the content must be what the image's configuration says. Raises Unverified."""
-    from .layers.convert import layer_to_image
+    from parma_policy.layers.convert import layer_to_image
 
     with layer.open() as stream:
         image = layer_to_image(stream, None)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from .patterns import TextPattern, expression_set
-from .versions import Version
+from parma_policy.patterns import TextPattern, expression_set
+from parma_policy.versions import Version
 
 IdStrategy = Literal["any", "id", "name", "re2"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from . import requests
-from .requests import Schema
-from .versions import Version, version
+from parma_policy import requests
+from parma_policy.requests import Schema
+from parma_policy.versions import Version, version
 
 
 class Default(enum.Enum):

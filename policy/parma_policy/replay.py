@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from parma_policy.framework import Decision, Platform, State, decide
+from parma_policy.model import CAPABILITY_SETS, MountRule, Policy
+from parma_policy.patterns import PatternCache
+from parma_policy.reader import load
 from parma_wire.errors import Malformed
-
-from .framework import Decision, Platform, State, decide
-from .model import CAPABILITY_SETS, MountRule, Policy
-from .patterns import PatternCache
-from .reader import load
 
 Recording = Mapping[str, Any]
 

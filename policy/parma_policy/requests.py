@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from parma_policy.model import CAPABILITY_SETS, Capabilities
 from parma_wire.errors import Malformed
-
-from .model import CAPABILITY_SETS, Capabilities
 
 Request = Any
 """One of the request classes of this module."""

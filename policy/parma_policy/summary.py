@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 
-from .model import Container, EnvRule, Flags, IdName, Policy
-from .points import POINTS
+from parma_policy.model import Container, EnvRule, Flags, IdName, Policy
+from parma_policy.points import POINTS
 
 
 def as_json(policy: Policy) -> dict[str, object]:

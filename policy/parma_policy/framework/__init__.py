@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..model import Policy
-from ..points import POINTS, Default, EnforcementPoint
-from .decision import Decision, Kind, Reason, allowed, denied, policy_error
-from .handlers import HANDLERS
-from .state import State
-from .view import GUEST, Platform, View
+from parma_policy.framework.decision import Decision, Kind, Reason, allowed, denied, policy_error
+from parma_policy.framework.handlers import HANDLERS
+from parma_policy.framework.state import State
+from parma_policy.framework.view import GUEST, Platform, View
+from parma_policy.model import Policy
+from parma_policy.points import POINTS, Default, EnforcementPoint
 
 __all__ = ["GUEST", "POINTS", "Decision", "Kind", "Platform", "Reason", "State", "decide"]
 

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..model import Container, EnvRules
-from ..requests import CreateContainer, ExecInContainer, ShutdownContainer, SignalContainerProcess
-from . import explain
-from .decision import Decision, Reason, denied
-from .matching import default_capabilities, mounts_refused, new_privileges_allowed, user_allowed
-from .narrowing import CAPABILITY_DROPPING_SINCE, CapabilityChoice, EnvChoice, choose_capabilities, choose_env
-from .state import Started, State, with_item, without
-from .view import View, unusable
+from parma_policy.framework import explain
+from parma_policy.framework.decision import Decision, Reason, denied
+from parma_policy.framework.matching import default_capabilities, mounts_refused, new_privileges_allowed, user_allowed
+from parma_policy.framework.narrowing import (
+    CAPABILITY_DROPPING_SINCE,
+    CapabilityChoice,
+    EnvChoice,
+    choose_capabilities,
+    choose_env,
+)
+from parma_policy.framework.state import Started, State, with_item, without
+from parma_policy.framework.view import View, unusable
+from parma_policy.model import Container, EnvRules
+from parma_policy.requests import CreateContainer, ExecInContainer, ShutdownContainer, SignalContainerProcess
 
 Outcome = tuple[Decision, State]
 _Process = CreateContainer | ExecInContainer

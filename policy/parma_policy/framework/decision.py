@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from ..model import Capabilities
+from parma_policy.model import Capabilities
 
 
 class Kind(enum.Enum):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from ..model import CAPABILITY_SETS, Capabilities, Container, EnvRule, EnvRules, IdName
-from ..requests import CreateContainer, ExecInContainer, Mount, UserName
-from .decision import Reason
-from .matching import ambiguous_variables
-from .view import View
+from parma_policy.framework.decision import Reason
+from parma_policy.framework.matching import ambiguous_variables
+from parma_policy.framework.view import View
+from parma_policy.model import CAPABILITY_SETS, Capabilities, Container, EnvRule, EnvRules, IdName
+from parma_policy.requests import CreateContainer, ExecInContainer, Mount, UserName
 
 _MAX_SHOWN = 300
 

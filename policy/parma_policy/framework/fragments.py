@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..model import ContainerIndex, FragmentRule, SvnValue
-from ..reader.errors import PolicyTextError
-from ..reader.fragment import FragmentText, Parameters, fragment_package
-from ..reader.lists import Items
-from ..requests import LoadFragment, Receipt
-from .decision import Decision, Reason, denied, policy_error
-from .explain import shown
-from .state import LoadedFragment, State
-from .view import View, unusable
+from parma_policy.framework.decision import Decision, Reason, denied, policy_error
+from parma_policy.framework.explain import shown
+from parma_policy.framework.state import LoadedFragment, State
+from parma_policy.framework.view import View, unusable
+from parma_policy.model import ContainerIndex, FragmentRule, SvnValue
+from parma_policy.reader.errors import PolicyTextError
+from parma_policy.reader.fragment import FragmentText, Parameters, fragment_package
+from parma_policy.reader.lists import Items
+from parma_policy.requests import LoadFragment, Receipt
 
 _POINT = "load_fragment"
 

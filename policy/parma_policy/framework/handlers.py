@@ -8,11 +8,11 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Final
 
-from ..points import POINTS
-from . import containers, fragments, mounts, switches
-from .decision import Decision
-from .state import State
-from .view import View
+from parma_policy.framework import containers, fragments, mounts, switches
+from parma_policy.framework.decision import Decision
+from parma_policy.framework.state import State
+from parma_policy.framework.view import View
+from parma_policy.points import POINTS
 
 Handler = Callable[[View, Any], tuple[Decision, State]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import Capabilities, Container, MountRule, User
-from ..patterns import compile_anchored
-from ..requests import CreateContainer, ExecInContainer, Mount
-from .view import View
+from parma_policy.framework.view import View
+from parma_policy.model import Capabilities, Container, MountRule, User
+from parma_policy.patterns import compile_anchored
+from parma_policy.requests import CreateContainer, ExecInContainer, Mount
 
 _SANDBOX = "sandbox://"
 _HUGE_PAGES = "hugepages://"

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import re
 
-from ..requests import (
+from parma_policy.framework.decision import Decision, Reason, allowed, denied
+from parma_policy.framework.explain import shown
+from parma_policy.framework.state import Overlay, State, with_item, without
+from parma_policy.framework.view import View, unusable
+from parma_policy.requests import (
     DISK_TARGET,
     SCRATCH_TARGET,
     MountBlockDevice,
@@ -16,10 +20,6 @@ from ..requests import (
     ScratchMount,
     Unmount,
 )
-from .decision import Decision, Reason, allowed, denied
-from .explain import shown
-from .state import Overlay, State, with_item, without
-from .view import View, unusable
 
 Outcome = tuple[Decision, State]
 

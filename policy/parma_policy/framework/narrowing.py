@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..model import Capabilities, EnvRules
-from ..versions import version
+from parma_policy.model import Capabilities, EnvRules
+from parma_policy.versions import version
 
 _C = TypeVar("_C")
 

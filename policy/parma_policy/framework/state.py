@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-from ..model import Container, ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
+from parma_policy.model import Container, ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from ..model import ExternalProcess
-from ..requests import Empty, ExecExternal, LoadTransparencyTrustList, LogProvider
-from . import explain
-from .decision import Decision, Reason, denied
-from .explain import shown
-from .narrowing import choose_env
-from .state import State
-from .view import View, unusable
+from parma_policy.framework import explain
+from parma_policy.framework.decision import Decision, Reason, denied
+from parma_policy.framework.explain import shown
+from parma_policy.framework.narrowing import choose_env
+from parma_policy.framework.state import State
+from parma_policy.framework.view import View, unusable
+from parma_policy.model import ExternalProcess
+from parma_policy.requests import Empty, ExecExternal, LoadTransparencyTrustList, LogProvider
 
 Outcome = tuple[Decision, State]
 

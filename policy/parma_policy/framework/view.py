@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..model import (
+from parma_policy.framework.decision import Reason
+from parma_policy.framework.state import State
+from parma_policy.model import (
     Capabilities,
     Container,
     ExternalProcess,
@@ -17,8 +19,6 @@ from ..model import (
     Policy,
     TrustListRule,
 )
-from .decision import Reason
-from .state import State
 
 UNPRIVILEGED_CAPABILITIES: Final = (
     "CAP_CHOWN",

@@ -8,7 +8,7 @@ column. See ``syntax`` for the grammar.
 
 from __future__ import annotations
 
-from .errors import PolicyTextError
-from .policy import load
+from parma_policy.reader.errors import PolicyTextError
+from parma_policy.reader.policy import load
 
 __all__ = ["PolicyTextError", "load"]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
-from ..model import (
+from parma_policy.model import (
     CAPABILITY_SETS,
     Capabilities,
     Container,
@@ -21,11 +21,11 @@ from ..model import (
     PlatformRule,
     User,
 )
-from ..patterns import PatternCache, Strategy, TextPattern
-from ..versions import Version, version
-from .limits import MAX_EXPRESSION_LENGTH, MAX_EXPRESSIONS
-from .shape import Members, Node
-from .syntax import Object
+from parma_policy.patterns import PatternCache, Strategy, TextPattern
+from parma_policy.reader.limits import MAX_EXPRESSION_LENGTH, MAX_EXPRESSIONS
+from parma_policy.reader.shape import Members, Node
+from parma_policy.reader.syntax import Object
+from parma_policy.versions import Version, version
 
 _LAYER: Final = re.compile(r"[0-9a-f]{64}")
 _UMASK: Final = re.compile(r"0[0-7]{3}")

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ..model import FragmentRule, SvnValue, TrustListRule
-from ..versions import Version
-from .limits import MAX_INTEGER
-from .shape import Members, Node
-from .syntax import FrozenJson, Value, freeze
+from parma_policy.model import FragmentRule, SvnValue, TrustListRule
+from parma_policy.reader.limits import MAX_INTEGER
+from parma_policy.reader.shape import Members, Node
+from parma_policy.reader.syntax import FrozenJson, Value, freeze
+from parma_policy.versions import Version
 
 INCLUDABLE: Final = (
     "containers",

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from parma_policy.model import SvnValue
+from parma_policy.reader.containers import ContainerReader
+from parma_policy.reader.delegated import svn_of
+from parma_policy.reader.errors import PolicyTextError
+from parma_policy.reader.limits import MAX_PLACED
+from parma_policy.reader.lists import LISTS, Items, VersionClaim, framework_claim
+from parma_policy.reader.syntax import Array, Document, FrozenJson, Object, Parameter, Value, parse, place
+from parma_policy.versions import FRAMEWORK_VERSION
 from parma_wire.errors import Malformed
-
-from ..model import SvnValue
-from ..versions import FRAMEWORK_VERSION
-from .containers import ContainerReader
-from .delegated import svn_of
-from .errors import PolicyTextError
-from .limits import MAX_PLACED
-from .lists import LISTS, Items, VersionClaim, framework_claim
-from .syntax import Array, Document, FrozenJson, Object, Parameter, Value, parse, place
 
 Parameters = Mapping[str, FrozenJson] | None
 """What a fragment rule of the policy gives, if it gives any."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..model import ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
-from ..versions import FRAMEWORK_VERSION, Version, version
-from .containers import ContainerReader
-from .delegated import fragment_rule, trust_list_rule
-from .limits import MAX_CONTAINERS
-from .shape import Node
-from .syntax import Document, Statement
+from parma_policy.model import ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
+from parma_policy.reader.containers import ContainerReader
+from parma_policy.reader.delegated import fragment_rule, trust_list_rule
+from parma_policy.reader.limits import MAX_CONTAINERS
+from parma_policy.reader.shape import Node
+from parma_policy.reader.syntax import Document, Statement
+from parma_policy.versions import FRAMEWORK_VERSION, Version, version
 
 _LISTS_SINCE: Final = version("0.5.0")
 """Framework version before which platform_rules and transparency_trust_lists do not count."""

@@ -8,19 +8,18 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from parma_wire.errors import Malformed
-
-from ..model import (
+from parma_policy.model import (
     ContainerIndex,
     Flags,
     Policy,
 )
-from ..points import POINTS
-from ..versions import FRAMEWORK_VERSION
-from .containers import ContainerReader
-from .limits import MAX_POLICY_BYTES
-from .lists import LISTS, Items, VersionClaim, claimed, framework_claim, list_of, node_of
-from .syntax import Array, Document, Object, Reference, Statement, parse
+from parma_policy.points import POINTS
+from parma_policy.reader.containers import ContainerReader
+from parma_policy.reader.limits import MAX_POLICY_BYTES
+from parma_policy.reader.lists import LISTS, Items, VersionClaim, claimed, framework_claim, list_of, node_of
+from parma_policy.reader.syntax import Array, Document, Object, Reference, Statement, parse
+from parma_policy.versions import FRAMEWORK_VERSION
+from parma_wire.errors import Malformed
 
 _FLAGS: Final = tuple(Flags.__dataclass_fields__)
 _DATA: Final = (

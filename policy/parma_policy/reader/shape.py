@@ -11,8 +11,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .errors import PolicyTextError, Source
-from .syntax import Array, Object, Parameter, Reference, Value
+from parma_policy.reader.errors import PolicyTextError, Source
+from parma_policy.reader.syntax import Array, Object, Parameter, Reference, Value
 
 
 def _kind(value: Value) -> str:

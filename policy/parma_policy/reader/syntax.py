@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from .errors import PolicyTextError, Source
-from .limits import MAX_DEPTH, MAX_INTEGER, MAX_LIST, MAX_STATEMENTS
+from parma_policy.reader.errors import PolicyTextError, Source
+from parma_policy.reader.limits import MAX_DEPTH, MAX_INTEGER, MAX_LIST, MAX_STATEMENTS
 
 
 @dataclass(frozen=True, slots=True)
