@@ -23,6 +23,14 @@ STRICTER: Final[dict[str, str]] = {
         "reference it silently never matches."
     ),
     "load.layers": "A container without layers, or with something that is no SHA-256 root hash, is refused at load.",
+    "load.forms": (
+        "A umask that is not four octal digits, a capability that is listed twice or is no capability's name, and a "
+        "seccomp digest that is no SHA-256 are refused at load."
+    ),
+    "load.parameters": (
+        "A fragment that uses a parameter without a value is denied; in the reference the definition that uses it is "
+        "left out."
+    ),
     "load.bad-expression": "An expression that RE2 refuses is refused at load; in the reference it never matches.",
     "load.unknown-strategy": "An unknown pattern strategy is refused at load; in the reference it never matches.",
     "mount-device.unusable-version": (
@@ -39,6 +47,7 @@ STRICTER: Final[dict[str, str]] = {
         "directory."
     ),
     "env.ambiguous": "Two different values for one environment variable are denied.",
+    "request.text": "Strings with NUL characters, or without a UTF-8 form, are malformed in any request.",
     "overlay.empty": "An overlay of no layers is denied.",
     "unmount.in-use": (
         "A device that a mounted overlay uses, and the overlay of a container that was started and not shut down, "
