@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from parma_policy.layers import inode as ino
@@ -52,6 +53,7 @@ class Attributes:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=8)  # each entry's name is asked for twice
 def split(name: bytes) -> tuple[bytes, bytes]:
     """Clean a path and split it into directory and last component; both are empty for the root.
 

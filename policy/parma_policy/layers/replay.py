@@ -88,7 +88,7 @@ def cases(directory: Path) -> list[Case]:
 
 
 def replay(directory: Path, *, report: Callable[[str], None] = print) -> tuple[int, int]:
-    """Run every case; one line per failure, then ``N passed, N failed``. Returns the two numbers."""
+    """Run every case, one line per failure. Returns how many passed and how many failed."""
     passed = failed = 0
     for case in cases(Path(directory)):
         try:
@@ -100,7 +100,6 @@ def replay(directory: Path, *, report: Callable[[str], None] = print) -> tuple[i
             report(f"FAILED {case.name}: {'; '.join(problems)}")
         else:
             passed += 1
-    report(f"{passed} passed, {failed} failed")
     return passed, failed
 
 
@@ -150,8 +149,11 @@ def _differences(expect: dict[str, Any], observed: dict[str, Any]) -> Iterator[s
 
 
 def main(arguments: list[str]) -> int:
-    """Replay the folders named on the command line."""
-    return int(any(replay(Path(argument))[1] for argument in arguments))
+    """Replay the folders named on the command line and close with ``N passed, N failed``."""
+    counts = [replay(Path(argument)) for argument in arguments]
+    passed, failed = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
