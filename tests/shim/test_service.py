@@ -83,6 +83,12 @@ def test_a_checkpoint_is_unimplemented_both_ways(rig: Rig) -> None:
         rig.call("Checkpoint", task_pb2.CheckpointTaskRequest(id="a"))
 
 
+def test_what_is_unsupported_in_a_create_is_not_taken_for_an_older_shim(rig: Rig) -> None:
+    """containerd 2.x answers Unimplemented with a second try in version 2 of the task API."""
+    with pytest.raises(Malformed, match="--net-host"):
+        rig.create("a", linux={"namespaces": [{"type": "pid"}]})
+
+
 def test_a_bundle_without_specification_is_not_found(rig: Rig, tmp_path: object) -> None:
     with pytest.raises(NotFound, match=r"config\.json"):
         rig.call("Create", task_pb2.CreateTaskRequest(id="a", bundle=str(tmp_path)))

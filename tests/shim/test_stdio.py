@@ -15,7 +15,7 @@ import pytest
 from parma_shim.api import task_pb2
 from parma_shim.stdio import inputs
 from parma_shim.task.process import guest_container_id
-from parma_wire.errors import NotFound, Unavailable, Unsupported
+from parma_wire.errors import Malformed, NotFound, Unavailable
 from parma_wire.limits import STREAM_WINDOW
 from tests.shim.support import Rig, eventually
 
@@ -211,8 +211,8 @@ def test_an_existing_file_and_a_device_are_written_to_and_left_alone(rig: Rig, t
         ({"stdin": "/nowhere/fifo"}, NotFound),
         ({"stdout": "file:///proc/nothing/log"}, NotFound),
         ({"stdout": "binary:///nowhere/logger"}, Unavailable),
-        ({"stdout": "ttrpc+unix:///x?streaming_id=y"}, Unsupported),
-        ({"stdin": "file:///etc/hostname"}, Unsupported),
+        ({"stdout": "ttrpc+unix:///x?streaming_id=y"}, Malformed),
+        ({"stdin": "file:///etc/hostname"}, Malformed),
     ],
 )
 def test_stdio_that_cannot_be_opened_fails_the_create(rig: Rig, fields: dict[str, str], error: type[Exception]) -> None:
@@ -267,13 +267,24 @@ def test_a_client_that_detaches_is_no_end_of_input(rig: Rig, stdin: str, stdout:
 
 def test_close_io_before_the_start_keeps_what_was_written(rig: Rig, stdin: str, stdout: Reader) -> None:
     rig.create("a", "cat", stdin=stdin, stdout=stdout.path)
-    with open(stdin, "wb") as fifo:
-        fifo.write(b"early")
+    client = os.open(stdin, os.O_RDWR)
+    os.write(client, b"early")
     close_stdin(rig, "a")
     close_stdin(rig, "a")
     rig.call("Start", task_pb2.StartRequest(id="a"))
-    assert stdout.read_to_end() == b"early"
+    assert stdout.read(5) == b"early"
+    os.close(client)
+    assert stdout.read_to_end() == b""
     assert rig.wait("a") == 0
+
+
+def test_the_input_is_not_opened_before_the_start(rig: Rig, stdin: str) -> None:
+    """A client's end opens with ours; ctr must not reach the end of its input before Create has returned."""
+    rig.create("a", "cat", stdin=stdin)
+    with pytest.raises(OSError, match="No such device or address"):
+        os.open(stdin, os.O_WRONLY | os.O_NONBLOCK)
+    rig.call("Start", task_pb2.StartRequest(id="a"))
+    os.close(os.open(stdin, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_close_io_of_an_exec_before_its_start(rig: Rig, stdin: str, stdout: Reader) -> None:

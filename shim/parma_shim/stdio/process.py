@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from parma_shim.stdio.inputs import Input
@@ -17,7 +18,7 @@ from parma_shim.stdio.targets import Kind, Target, parse
 from parma_shim.stdio.waiting import Stopper
 from parma_shim.task.ports import Stream, StreamConnection
 from parma_wire import guest_pb2
-from parma_wire.errors import Unsupported
+from parma_wire.errors import NotFound, Unsupported
 
 STREAMS: Final = "parma.guest.v1.Streams"
 
@@ -42,10 +43,13 @@ class ProcessIO:
                 is open then.
         """
         self._terminal = paths.terminal
+        self._input_path = ""
         self._input: Input | None = None
+        self._input_finished = False
         self._outputs: dict[int, Output] = {}
         self._logger: Logger | None = None
         self._connection: StreamConnection | None = None
+        self._names = ("", "")
         self._threads: list[threading.Thread] = []
         self._input_stopper = Stopper()
         self._output_stopper = Stopper()
@@ -60,28 +64,44 @@ class ProcessIO:
             raise
 
     def connect(self, connection: StreamConnection, container_id: str, exec_id: str) -> None:
-        """Opens the streams of a process that the guest has by now, and takes ``connection`` over.
+        """Opens the output streams of a process that the guest has by now, and takes ``connection`` over.
 
         Args:
             container_id, exec_id: as the guest calls them.
         """
         self._connection = connection
+        self._names = (container_id, exec_id)
         kinds = [guest_pb2.STDOUT] if self._terminal else [guest_pb2.STDOUT, guest_pb2.STDERR]
         self._running_outputs = len(kinds)
         for kind in kinds:
             # Output that nobody wants is fetched all the same: the process would stop when its pipe is full.
             output = self._outputs.setdefault(kind, Output(-1))
-            opening = guest_pb2.StreamOpen(container_id=container_id, exec_id=exec_id, kind=kind)
-            self._start(partial(self._run_output, opening, output))
-        source = self._input
-        if source is not None:
-            asked = guest_pb2.StreamOpen(container_id=container_id, exec_id=exec_id, kind=guest_pb2.STDIN)
-            self._start(lambda: pump_input(self._stream(), asked, source, self._input_stopper))
+            self._start(partial(self._run_output, self._opening(kind), output))
+
+    def start_input(self) -> None:
+        """Opens the fifo and the input stream, once, at the start of the process.
+
+        Not before: the client's end opens when ours does, and ``ctr`` must not see the end of its input before its
+        Create has returned, as it would then forget to say CloseIO.
+
+        Raises:
+            NotFound, Unavailable: it cannot be opened.
+        """
+        if not self._input_path:
+            return
+        source = Input(self._input_path)
+        with self._lock:
+            self._input = source
+            if self._input_finished:
+                source.finish()
+        self._start(lambda: pump_input(self._stream(), self._opening(guest_pb2.STDIN), source, self._input_stopper))
 
     def finish_input(self) -> None:
         """CloseIO: the process gets what has been written so far, then the end."""
-        if self._input is not None:
-            self._input.finish()
+        with self._lock:
+            self._input_finished = True
+            if self._input is not None:
+                self._input.finish()
 
     def stop_input(self) -> None:
         """The process has ended: nobody reads its input any more."""
@@ -113,7 +133,9 @@ class ProcessIO:
             source = parse(paths.stdin)
             if source.kind is not Kind.PATH:
                 raise Unsupported("stdin can only be a fifo or a file", expected="a path")
-            self._input = Input(source.path)
+            if not Path(source.path).exists():
+                raise NotFound(f"{source.path} for the input does not exist")
+            self._input_path = source.path
         stdout = parse(paths.stdout)
         stderr = Target(Kind.NONE) if paths.terminal else parse(paths.stderr)
         logger = next((target for target in (stdout, stderr) if target.kind is Kind.LOGGER), None)
@@ -134,6 +156,10 @@ class ProcessIO:
                 self._running_outputs -= 1
                 self._drained.notify_all()
 
+    def _opening(self, kind: guest_pb2.StreamKind) -> guest_pb2.StreamOpen:
+        container_id, exec_id = self._names
+        return guest_pb2.StreamOpen(container_id=container_id, exec_id=exec_id, kind=kind)
+
     def _stream(self) -> Stream:
         assert self._connection is not None  # noqa: S101 - connect() has set it
         return self._connection.stream(STREAMS, "Stream", guest_pb2.StreamFrame)
@@ -152,8 +178,6 @@ class ProcessIO:
             self._output_stopper.close()
 
     def _close_unconnected(self) -> None:
-        if self._input is not None:
-            self._input.close()
         for output in self._outputs.values():
             output.close()
         self._input_stopper.close()

@@ -171,6 +171,8 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
 
 
 def _start_init(env: Environment, process: Process, deadline: float | None) -> int:
+    if process.io is not None:
+        process.io.start_input()
     env.group.guest.start_container(process.container.guest_id, deadline=deadline)
     return process.pid
 
@@ -193,6 +195,7 @@ def _start_exec(env: Environment, process: Process, deadline: float | None) -> i
         connection.close()
         raise
     io.connect(connection, container.guest_id, process.guest_exec_id)
+    io.start_input()
     return pid
 
 

@@ -26,6 +26,7 @@ from parma_wire.errors import (
     DeadlineExceeded,
     Denied,
     FailedPrecondition,
+    Malformed,
     NotFound,
     ParmaError,
     Unavailable,
@@ -53,7 +54,13 @@ class TaskService:
         self._shutdown = shutdown
 
     def Create(self, request: task_pb2.CreateTaskRequest, context: Context) -> task_pb2.CreateTaskResponse:  # noqa: N802
-        return task_pb2.CreateTaskResponse(pid=creation.create(self._env, request, context.deadline))
+        try:
+            return task_pb2.CreateTaskResponse(pid=creation.create(self._env, request, context.deadline))
+        except Unsupported as error:
+            if request.checkpoint:
+                raise
+            # containerd 2.x takes Unimplemented for an older shim and asks again in version 2 of this service.
+            raise Malformed(error.message, expected=error.expected, hint=error.hint) from error
 
     def Start(self, request: task_pb2.StartRequest, context: Context) -> task_pb2.StartResponse:  # noqa: N802
         pid = creation.start(self._env, request.id, request.exec_id, context.deadline)
