@@ -202,6 +202,7 @@ class FakeGroupModule(types.ModuleType):
         return FakeGroup
 
 sys.modules["parma_shim.group"] = FakeGroupModule("parma_shim.group")
+{prelude}
 from parma_shim.main import main
 sys.exit(main({config!r}))
 """
@@ -210,19 +211,21 @@ sys.exit(main({config!r}))
 class Binary:
     """The real program, with a fake group in the daemon."""
 
-    def __init__(self, directory: Path, *, config: str = "") -> None:
+    def __init__(self, directory: Path, *, prelude: str = "") -> None:
+        """``prelude`` is code that the launcher runs first."""
         from parma_shim import launcher
 
         self.directory = directory
         self.path = directory / "containerd-shim-parma-v2"
         self.config = directory / "parma.toml"
-        self.config.write_text(f'tee = "none"\nstate_dir = "{directory}/state"\n{config}')
+        self.config.write_text(f'tee = "none"\nstate_dir = "{directory}/state"\n')
         self.path.write_text(
             _LAUNCHER.format(
                 python=launcher.interpreter(),
                 ours=launcher.folders(launcher.OURS),
                 libraries=launcher.folders(launcher.LIBRARIES),
                 root=str(ROOT),
+                prelude=prelude,
                 config=str(self.config),
             )
         )

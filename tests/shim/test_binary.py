@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -173,6 +174,36 @@ def test_sigterm_ends_the_daemon_and_reports_the_exits(binary: Binary, here: Pat
         eventually(lambda: ended(pid), "the daemon's end")
     assert [event.exit_status for event in containerd.exits()] == [137]
     assert list(binary.sockets.iterdir()) == []
+
+
+HURRY = """
+from parma_shim import lean
+lean.prepare()
+from parma_shim import daemon
+daemon.TICK = 0.02
+daemon.CONNECT_PATIENCE = {patience}
+"""
+
+
+def test_a_daemon_that_nobody_connects_to_ends(short_path: Path, here: Path) -> None:
+    impatient = Binary(short_path, prelude=HURRY.format(patience=0.3))
+    impatient.start("x", here)
+    state = daemon_of(here)
+    eventually(lambda: ended(state.pid), "the daemon's end")
+    assert list(impatient.sockets.iterdir()) == []
+
+
+def test_a_daemon_whose_bundle_is_gone_ends_when_it_has_no_task(short_path: Path, here: Path) -> None:
+    attentive = Binary(short_path, prelude=HURRY.format(patience=60))
+    answer = attentive.start("x", here)
+    state = daemon_of(here)
+    with task_stub(answer["address"]) as call:
+        call("Create", task_pb2.CreateTaskRequest(id="x", bundle=str(here)))
+        shutil.rmtree(here)
+        assert call("Kill", task_pb2.KillRequest(id="x", signal=9)) is not None
+        assert call("Wait", task_pb2.WaitRequest(id="x")).exit_status == 137
+        call("Delete", task_pb2.DeleteRequest(id="x"))
+        eventually(lambda: ended(state.pid), "the daemon's end")
 
 
 def test_a_configuration_that_is_wrong_is_reported_by_create(binary: Binary, here: Path) -> None:
