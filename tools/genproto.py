@@ -20,6 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 SOURCES: Final = {
     "wire": "parma_wire",
     "shim": "parma_shim/api",
+    "policy": "parma_policy/layers",
     ".": "tests/ttrpc",
 }
 """Import root -> folder below it with ``.proto`` files. The root is what ends up on ``sys.path``."""

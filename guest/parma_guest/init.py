@@ -30,7 +30,7 @@ from parma_guest.service import GuestService, StreamService  # noqa: E402
 from parma_guest.syscalls import Kernel  # noqa: E402
 from parma_guest.verity import Layers  # noqa: E402
 from parma_wire import guest_pb2 as pb  # noqa: E402
-from parma_wire.limits import GUEST_PORT, MAX_SEND  # noqa: E402
+from parma_wire.limits import GUEST_PORT, MAX_SEND, READY_LINE  # noqa: E402
 from ttrpc import Server  # noqa: E402
 
 _BACKLOG: Final = 64
@@ -82,7 +82,7 @@ def _serve(kernel: Kernel, phases: list[tuple[str, int]]) -> None:
     services = pb.DESCRIPTOR.services_by_name
     server.register(services["Guest"], GuestService(enforcer, group, phases, kernel.power_off))
     server.register(services["Streams"], StreamService(group))
-    _say("parma: ready")
+    _say(READY_LINE)
     server.serve(listener)
 
 

@@ -33,18 +33,27 @@ LOCK = ROOT / "requirements" / "dev.lock"
 
 
 def ensure_virtual_environment() -> None:
-    """Makes ``.dev/venv`` from the lock file, unless the present one was made from this very lock file."""
-    wanted = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    stamp = VENV / "lock.sha256"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    print("dev: virtual environment: installing the locked tools", file=sys.stderr)
-    VENV.parent.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-I", "-m", "venv", "--clear", VENV], check=True)
-    pip: list[str | Path] = [VENV / "bin" / "python", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--require-hashes", "-r", LOCK], check=True)
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
-    stamp.write_text(wanted)
+    """Makes ``.dev/venv`` from the lock file, and installs the checkout into it; each only when it has changed."""
+    pip: list[str | Path] = [VENV / "bin" / "python", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    if _changed(LOCK):
+        print("dev: virtual environment: installing the locked tools", file=sys.stderr, flush=True)
+        VENV.parent.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-I", "-m", "venv", "--clear", VENV], check=True)
+        subprocess.run([*pip, "install", "--require-hashes", "-r", LOCK], check=True)
+        _remember(LOCK)
+    project = ROOT / "pyproject.toml"
+    if _changed(project):
+        subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+        _remember(project)
+
+
+def _changed(path: Path) -> bool:
+    stamp = VENV / f"{path.name}.sha256"
+    return not stamp.is_file() or stamp.read_text() != hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _remember(path: Path) -> None:
+    (VENV / f"{path.name}.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def main() -> None:

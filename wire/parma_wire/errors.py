@@ -99,7 +99,16 @@ class DeadlineExceeded(Unavailable):
 
 _BY_CODE: Final[dict[int, type[ParmaError]]] = {
     cls.code: cls
-    for cls in (Denied, Malformed, NotFound, AlreadyExists, FailedPrecondition, Unsupported, Unavailable, DeadlineExceeded)
+    for cls in (
+        Denied,
+        Malformed,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        Unsupported,
+        Unavailable,
+        DeadlineExceeded,
+    )
 }
 
 

@@ -7,6 +7,7 @@ The guest decides how much it prints, so the file, the memory and the time spent
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,11 @@ _READ_SIZE: Final = 4096
 class BoundedLog:
     """Copies a descriptor into a file of limited size. For one thread."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, *, awaited: bytes = b"") -> None:
+        """``seen`` is set once the log has the text ``awaited``."""
         self.fd: Final = fd
+        self.seen: Final = threading.Event()
+        self._awaited: Final = awaited
         self.first_byte: float | None = None
         """``time.monotonic`` when the first byte arrived."""
         self._path: Final = path
@@ -54,6 +58,8 @@ class BoundedLog:
             self.first_byte = time.monotonic()
         self._budget -= len(piece)
         self._tail = (self._tail + piece)[-_TAIL:]
+        if self._awaited and self._awaited in self._tail:
+            self.seen.set()
         self._store(piece)
         return True
 

@@ -10,6 +10,7 @@ Lock contract: ``_lock`` guards the exit callbacks and flags only; nothing is wa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from parma_shim.vm.settings import VmSettings
 from parma_shim.vm.spawn import Child, Executor, Spawner, on_spawn_thread, reap, send_signal, spawn
 from parma_shim.vm.vsock import NotListeningError, VsockDevice, open_device
 from parma_wire.errors import AlreadyExists, DeadlineExceeded, ParmaError, Unavailable
+from parma_wire.limits import READY_LINE
 
 Log = Callable[[str], None]
 ExitCallback = Callable[[int | None], None]
@@ -135,7 +137,7 @@ class VirtualMachine:
             os.close(errors_theirs)
         vsock.started()
         logs = [
-            BoundedLog(console.detach(), spec.directory / "console.log"),
+            BoundedLog(console.detach(), spec.directory / "console.log", awaited=READY_LINE.encode()),
             BoundedLog(errors, spec.directory / "qemu.log"),
         ]
         machine = cls(spec, child=child, monitor=Qmp(monitor), vsock=vsock, logs=logs)
@@ -186,11 +188,12 @@ class VirtualMachine:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise DeadlineExceeded(f"the guest did not come up in time{self.last_words()}")
-            try:
-                return self._vsock.dial(port, min(remaining, _DIAL_SECONDS))
-            except (NotListeningError, DeadlineExceeded):
-                if self._exited.wait(_REDIAL_SECONDS):
-                    raise Unavailable(f"the VM ended while starting{self.last_words()}") from None
+            # Not before the guest says that it listens: see READY_LINE.
+            if self._logs[0].seen.is_set():
+                with contextlib.suppress(NotListeningError, DeadlineExceeded):
+                    return self._vsock.dial(port, min(remaining, _DIAL_SECONDS))
+            if self._exited.wait(_REDIAL_SECONDS):
+                raise Unavailable(f"the VM ended while starting{self.last_words()}")
 
     def on_exit(self, callback: ExitCallback) -> None:
         """Call back once with QEMU's exit status (minus the signal; None: unknown), at once if it has ended."""

@@ -7,11 +7,15 @@ were fixed when the VM was started, as they are on real hardware. It proves noth
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
+from parma_shim.helpers.call import Helper
+from parma_shim.vm.command import VmSpec
 from parma_shim.vm.machine import VirtualMachine
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError
@@ -22,17 +26,53 @@ REPORT_DATA_SIZE: Final = 64
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmulatedSecureProcessor"]
 _REDIAL_SECONDS: Final = 1.0
 
-Sign = Callable[[bytes], bytes]
+_MODULE: Final = "parma_snp.emulated"
+
+
+class Signer(Protocol):
+    """Makes reports for one VM."""
+
+    def prepare(self, deadline: float) -> None:
+        """Have everything ready that takes longer than a guest waits for a report."""
+
+    def sign(self, report_data: bytes) -> bytes:
+        """A report (1184 bytes) over 64 bytes."""
+
+
+class EmulatedSigner:
+    """The emulated processor kept in ``directory``, used by helper processes: its library is too large to stay."""
+
+    def __init__(self, python: Path, directory: Path, spec: VmSpec, *, timeout: float) -> None:
+        self._python: Final = python
+        self._directory: Final = directory
+        self._timeout: Final = timeout
+        self._arguments: Final = [
+            *("report", "--directory", str(directory), "--report-id", os.urandom(32).hex()),
+            *("--host-data", spec.host_data.hex()),
+            *("--measurement", spec.image.measurement(spec.tee, spec.vcpus).hex()),
+        ]
+
+    def prepare(self, deadline: float) -> None:
+        """Make the keys on this host's first use; that takes seconds."""
+        if not (self._directory / "authority.pem").exists():
+            Helper(self._python, _MODULE, ["create", "--directory", str(self._directory)]).exchange_bytes(
+                b"", deadline=deadline
+            )
+
+    def sign(self, report_data: bytes) -> bytes:
+        """One report, one process."""
+        helper = Helper(self._python, _MODULE, self._arguments)
+        return helper.exchange_bytes(report_data, deadline=time.monotonic() + self._timeout)
 
 
 class SecureProcessor:
     """Serves one VM for as long as it runs, on a thread of its own."""
 
     def __init__(
-        self, machine: VirtualMachine, sign: Sign, *, boot_deadline: float, log: Callable[[str], None]
+        self, machine: VirtualMachine, signer: Signer, *, boot_deadline: float, log: Callable[[str], None]
     ) -> None:
         self._machine: Final = machine
-        self._sign: Final = sign
+        self._signer: Final = signer
         self._boot_deadline: Final = boot_deadline
         self._log: Final = log
         self._one_at_a_time: Final = threading.Lock()
@@ -49,13 +89,19 @@ class SecureProcessor:
         if len(request.report_data) != REPORT_DATA_SIZE:
             raise Malformed("report_data has the wrong size", expected=f"{REPORT_DATA_SIZE} bytes")
         with self._one_at_a_time:
-            return pb.GetReportResponse(report=self._sign(request.report_data))
+            try:
+                return pb.GetReportResponse(report=self._signer.sign(request.report_data))
+            except ParmaError as error:
+                # The guest only learns that there was no report; the reason is the host's to know.
+                self._log(f"the emulated secure processor failed: {error}")
+                raise
 
     def _run(self) -> None:
         server = Server(write_chunk=MAX_SEND, max_in_flight=4, log=self._log)
         server.register(_SERVICE, self)
         deadline = self._boot_deadline
         try:
+            self._signer.prepare(deadline)
             while self._machine.alive:
                 connection = self._machine.connect(EMULATED_SECURE_PROCESSOR_PORT, deadline=deadline)
                 self._connected.set()
@@ -64,6 +110,6 @@ class SecureProcessor:
                 deadline = time.monotonic() + _REDIAL_SECONDS
         except ParmaError as error:
             if self._machine.alive:
-                self._log(f"the guest does not ask its emulated secure processor: {error}")
+                self._log(f"the emulated secure processor does not serve the guest: {error}")
         finally:
             server.close()

@@ -13,7 +13,7 @@ from parma_shim.guest import Greeting, GuestClient
 from parma_shim.vm.command import VmSpec
 from parma_shim.vm.layers import LayerTable
 from parma_shim.vm.machine import VirtualMachine
-from parma_shim.vm.secure_processor import SecureProcessor, Sign
+from parma_shim.vm.secure_processor import SecureProcessor, Signer
 from parma_wire.errors import ParmaError, Unavailable, Unverified
 from parma_wire.limits import GUEST_PORT, MAX_SEND
 
@@ -85,7 +85,7 @@ def boot(
     launch: Callable[[], VirtualMachine],
     policy: bytes,
     *,
-    sign: Sign | None,
+    signer: Signer | None,
     on_machine: Callable[[VirtualMachine], None],
     call_timeout: float,
     deadline: float,
@@ -93,7 +93,7 @@ def boot(
 ) -> Session:
     """Start a VM and bring it to the point where its policy is set.
 
-    ``sign`` makes reports for tee = "emulated"; ``on_machine`` learns of the VM as soon as it can be killed.
+    ``signer`` makes reports for tee = "emulated"; ``on_machine`` learns of the VM as soon as it can be killed.
     Raises what went wrong; nothing is left then.
     """
     began = time.monotonic()
@@ -101,7 +101,7 @@ def boot(
     try:
         on_machine(machine)
         launched = time.monotonic()
-        processor = SecureProcessor(machine, sign, boot_deadline=deadline, log=log) if sign is not None else None
+        processor = SecureProcessor(machine, signer, boot_deadline=deadline, log=log) if signer is not None else None
         connection = machine.connect(GUEST_PORT, deadline=deadline)
         client = ttrpc.Client(connection, write_chunk=MAX_SEND)
         session = Session(machine, client, call_timeout=call_timeout)
