@@ -32,7 +32,7 @@ from parma_shim.attestation import Attester, Publish
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
 from parma_shim.guest import GuestClient
-from parma_shim.helpers.call import Helper, call
+from parma_shim.helpers.call import call
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm import disks
@@ -40,6 +40,7 @@ from parma_shim.vm.command import VmSpec
 from parma_shim.vm.image import GuestImage, load_image, unverified_files
 from parma_shim.vm.layers import LayerJob, LayerSource
 from parma_shim.vm.machine import VirtualMachine
+from parma_shim.vm.secure_processor import EmulatedSigner
 from parma_shim.vm.session import Session, boot
 from parma_shim.vm.sizing import size_of
 from parma_shim.vm.spawn import Executor, on_spawn_thread
@@ -161,6 +162,7 @@ class ContainerGroup:
             with self._lock:
                 self._killed = False
             undo = Undo()
+            began = time.monotonic()
             try:
                 self._create(spec, undo, end)
             except BaseException:
@@ -168,6 +170,7 @@ class ContainerGroup:
                 raise
             with self._lock:
                 self._containers[spec.container_id] = _Container(spec.guest_id, undo)
+            self._log(f"container {spec.container_id} created in {time.monotonic() - began:.1f} s")
             self._attester.set_containers(list(self._containers))
 
     def delete_container(self, container_id: str) -> None:
@@ -275,10 +278,13 @@ class ContainerGroup:
     def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
         vm_spec = self._vm_spec(spec, image, policy)
         config = self._config
+        signer = None
+        if config.tee == "emulated":
+            signer = EmulatedSigner(config.python, config.data_dir / "emulated", vm_spec, timeout=config.call_timeout)
         session = self._boot_session(
             lambda: VirtualMachine.launch(vm_spec, config, deadline=end, log=self._log, executor=self._executor),
             policy,
-            sign=self._signer(vm_spec) if config.tee == "emulated" else None,
+            signer=signer,
             on_machine=self._machine_started,
             call_timeout=config.call_timeout,
             deadline=min(end, time.monotonic() + config.boot_timeout),
@@ -339,21 +345,6 @@ class ContainerGroup:
             request = {"directory": str(config.image_dir), "cache": str(cache)}
             call(config.python, "image", request, timeout=max(0.0, end - time.monotonic()))
         return image
-
-    def _signer(self, spec: VmSpec) -> Callable[[bytes], bytes]:
-        """A function that has the emulated secure processor sign a report for this VM."""
-        config = self._config
-        arguments = [
-            *("report", "--directory", str(config.data_dir / "emulated"), "--report-id", os.urandom(32).hex()),
-            *("--host-data", spec.host_data.hex()),
-            *("--measurement", spec.image.measurement(spec.tee, spec.vcpus).hex()),
-        ]
-
-        def sign(report_data: bytes) -> bytes:
-            helper = Helper(config.python, "parma_snp.emulated", arguments)
-            return helper.exchange_bytes(report_data, deadline=time.monotonic() + config.call_timeout)
-
-        return sign
 
     def _layers_request(self, container_id: str) -> dict[str, object]:
         config = self._config

@@ -283,7 +283,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, image: GuestImage) -> Iter
     booted = boot(
         lambda: launch(directory, image),
         POLICY,
-        sign=None,
+        signer=None,
         on_machine=lambda _: None,
         call_timeout=20,
         deadline=soon(120),
