@@ -30,7 +30,7 @@ _MAX_MESSAGE: Final = 512
 _MAX_LOG: Final = 64 * 1024
 
 
-class RuntimeFailed(ParmaError):  # noqa: N818  # named as its siblings in parma_wire.errors
+class RuntimeFailed(ParmaError):  # named as its siblings in parma_wire.errors
     """crun refused; its reason is in the message. For a container that cannot be started this is the user's answer."""
 
 

@@ -69,12 +69,12 @@ class Kernel:
 
     def open_in_root(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
         """Opens ``path`` as a process would whose root directory is ``root``: symbolic links stay inside."""
-        return self._openat2(root, path, flags | os.O_NONBLOCK | os.O_NOCTTY, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        return self._openat2(root, path, flags | os.O_NONBLOCK, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
 
     def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
         """Opens ``path`` below ``root``; any symbolic link on the way is an error."""
         resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS
-        return self._openat2(root, path, flags | os.O_NOCTTY, resolve)
+        return self._openat2(root, path, flags, resolve)
 
     def block_device_size(self, path: str) -> int:
         """Bytes."""
@@ -94,7 +94,8 @@ class Kernel:
             fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
 
     def _openat2(self, root: str, path: str, flags: int, resolve: int) -> int:
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        # openat2 refuses flags that mean nothing together with O_PATH.
+        how = _OpenHow(flags | os.O_CLOEXEC | (0 if flags & os.O_PATH else os.O_NOCTTY), 0, resolve)
         directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             result: int = self._libc.syscall(

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG002  (a fake takes what the real one takes)
+"""Stand-ins for the kernel, crun, the policy and the wire: each remembers what it was asked and fails when told to."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from parma_guest.cgroups import Cgroup
+from parma_guest.decisions import Verdict
+from parma_guest.devicemapper import Target
+from parma_guest.enforcer import Enforcer
+from parma_guest.group import Group
+from parma_guest.overlay import Overlays
+from parma_guest.reaper import Child
+from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan
+from parma_guest.scratch import Scratches
+from parma_guest.tee import NoTee
+from parma_guest.users import Identity
+from parma_guest.values import ContainerId, User
+from parma_guest.verity import Layers
+from parma_wire import guest_pb2 as pb
+from parma_wire.errors import NotFound, Unavailable
+
+CONTAINER = ContainerId("c0" * 32)
+OTHER = ContainerId("d1" * 32)
+HASH = "ab" * 32
+DISK_BYTES = 64 << 20
+
+
+class FakeKernel:
+    """Mounts as a list, in order. A target in ``broken`` cannot be mounted, one in ``stuck`` not be unmounted."""
+
+    def __init__(self) -> None:
+        self.mounts: list[tuple[str, str, str, int, str]] = []
+        self.directories: list[str] = []
+        self.broken: set[str] = set()
+        self.stuck: set[str] = set()
+
+    def mount(self, source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+        if target in self.broken:
+            raise OSError(22, "Invalid argument", target)
+        self.mounts.append((source, target, fstype, flags, data))
+
+    def unmount(self, target: str) -> None:
+        if target in self.stuck:
+            raise OSError(16, "Device or resource busy", target)
+        found = [mount for mount in self.mounts if mount[1] == target]
+        if not found:
+            raise OSError(22, "Invalid argument", target)
+        self.mounts.remove(found[-1])
+
+    def make_directory(self, path: str, mode: int) -> None:
+        self.directories.append(path)
+
+    def mounted(self) -> list[str]:
+        return [mount[1] for mount in self.mounts]
+
+
+class FakeMapper:
+    """Device-mapper devices by name."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, Target] = {}
+        self.broken: set[str] = set()
+        self.stuck: set[str] = set()
+        self.provided = 100_000
+        self._numbers = itertools.count()
+
+    def create(self, name: str, targets: list[Target], *, readonly: bool) -> str:
+        if name.partition("-")[0] in self.broken:
+            raise Unavailable(f"device mapper refused {name}")
+        assert name not in self.devices
+        (self.devices[name],) = targets
+        return f"/dev/dm-{next(self._numbers)}"
+
+    def status(self, name: str) -> str:
+        assert name in self.devices
+        return f"0 {self.provided} -"
+
+    def remove(self, name: str) -> None:
+        if name.partition("-")[0] in self.stuck:
+            raise Unavailable(f"device mapper refused {name}")
+        del self.devices[name]
+
+
+class FakeDevices:
+    """Disks at every LUN, all of one size."""
+
+    def __init__(self, size: int = DISK_BYTES) -> None:
+        self.bytes = size
+        self.forgotten: list[str] = []
+
+    def find(self, lun: int) -> str:
+        if lun > 50:
+            raise NotFound(f"no disk appeared at LUN {lun}")
+        return f"/dev/sd{lun}"
+
+    def forget(self, device: str) -> None:
+        self.forgotten.append(device)
+
+    def size(self, device: str) -> int:
+        return self.bytes
+
+
+class FakeDisk:
+    """Remembers what was zeroed."""
+
+    def __init__(self) -> None:
+        self.zeroed: list[tuple[str, int, int]] = []
+
+    def write_zeroes(self, device: str, offset: int, length: int) -> None:
+        self.zeroed.append((device, offset, length))
+
+
+class FakeRuntime:
+    """Containers by id; ``fail`` names the operations that crun refuses."""
+
+    def __init__(self) -> None:
+        self.containers: dict[ContainerId, dict[str, Any]] = {}
+        self.children: list[Child] = []
+        self.calls: list[str] = []
+        self.plans: list[StdioPlan] = []
+        self.documents: list[Mapping[str, Any]] = []
+        self.fail: set[str] = set()
+        self._pids = itertools.count(1000)
+
+    def create(self, container: ContainerId, spec: dict[str, Any], plan: StdioPlan) -> Launched:
+        self._note("create")
+        self.containers[container] = spec
+        return self._launched(spec, plan)
+
+    def start(self, container: ContainerId) -> None:
+        self._note("start")
+
+    def execute(self, container: ContainerId, process: dict[str, Any], plan: StdioPlan) -> Launched:
+        self._note("exec")
+        return self._launched(process, plan)
+
+    def update(self, container: ContainerId, resources: dict[str, Any]) -> None:
+        self._note("update")
+        self.documents.append(resources)
+
+    def delete(self, container: ContainerId) -> None:
+        self._note("delete")
+        del self.containers[container]
+
+    def _note(self, call: str) -> None:
+        if call in self.fail:
+            raise RuntimeFailed(f"crun {call} failed: because")
+        self.calls.append(call)
+
+    def _launched(self, document: Mapping[str, Any], plan: StdioPlan) -> Launched:
+        stdio, theirs = plan.open()
+        for descriptor in theirs:
+            os.close(descriptor)
+        child = Child(next(self._pids))
+        self.children.append(child)
+        self.plans.append(plan)
+        self.documents.append(document)
+        return Launched(child, None, stdio)
+
+
+class FakeHost:
+    """Names for everybody, and cgroups below a folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.prepared: list[str] = []
+
+    def identity(self, container: ContainerId, user: User) -> Identity:
+        return Identity("somebody", tuple((gid, f"g{gid}") for gid in (user.gid, *user.additional_gids)))
+
+    def cgroup(self, container: ContainerId) -> Cgroup:
+        return Cgroup(self._directory / container)
+
+    def prepare_bind(self, base: str, source: str) -> None:
+        self.prepared.append(source)
+
+
+class FakeEngine:
+    """A policy whose state is the tuple of what was allowed so far. ``deny`` holds the points it refuses."""
+
+    def __init__(self, _policy: bytes = b"") -> None:
+        self.deny: set[str] = set()
+        self.requests: list[tuple[str, Mapping[str, object]]] = []
+        self.verdict = Verdict(allowed=True, stdio=True)
+
+    def initial_state(self) -> tuple[str, ...]:
+        return ()
+
+    def decide(self, state: tuple[str, ...], point: str, request: Mapping[str, object]) -> tuple[Verdict, Any]:
+        self.requests.append((point, request))
+        if point in self.deny:
+            return Verdict(allowed=False, message=f"{point} denied: because"), state
+        return self.verdict, (*state, point)
+
+
+class Rig:
+    """A group over fakes, with a policy set."""
+
+    def __init__(self, directory: Path) -> None:
+        self.engine = FakeEngine()
+        self.kernel = FakeKernel()
+        self.mapper = FakeMapper()
+        self.devices = FakeDevices()
+        self.disk = FakeDisk()
+        self.programs: list[list[str]] = []
+        self.runtime = FakeRuntime()
+        self.host = FakeHost(directory)
+        self.enforcer = Enforcer(NoTee(), lambda _policy: self.engine)
+        self.scratches = Scratches(
+            self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])
+        )
+        self.layers = Layers(self.devices, self.mapper, self.kernel)
+        self.overlays = Overlays(self.kernel)
+        self.group = Group(self.enforcer, self.layers, self.scratches, self.overlays, self.runtime, self.host)
+
+    def set_policy(self) -> None:
+        self.enforcer.put_policy(0, b"policy")
+        self.enforcer.set_policy(6)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What the policy remembers."""
+        with self.enforcer.read("WaitProcess") as asker:
+            found: tuple[str, ...] = asker.state
+            return found
+
+
+class FakeStream:
+    """A server stream whose host side is the test."""
+
+    def __init__(self) -> None:
+        self.incoming: queue.Queue[pb.StreamFrame | None] = queue.Queue()
+        self.outgoing: queue.Queue[pb.StreamFrame] = queue.Queue()
+
+    def recv(self) -> pb.StreamFrame | None:
+        return self.incoming.get()
+
+    def send(self, frame: pb.StreamFrame) -> None:
+        self.outgoing.put(frame)
+
+    def give(self, **fields: Any) -> None:
+        self.incoming.put(pb.StreamFrame(**fields))
+
+    def take(self) -> pb.StreamFrame:
+        return self.outgoing.get(timeout=10)
+
+
+def never(_callback: Callable[[], None]) -> None:
+    """For ``on_cancel``: the caller never goes away."""
+
+
+@contextmanager
+def closing(*descriptors: int) -> Iterator[None]:
+    """Closes descriptors."""
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: PT012  (what must raise is the end of a context, or the last of several steps)
+"""The gate: one policy, checked against HOST_DATA; all-or-nothing changes; poison."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from parma_guest.enforcer import Enforcer
+from parma_guest.undo import CleanupFailed, Undo
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable, Unverified
+from parma_wire.limits import MAX_POLICY_BYTES
+from tests.guest.fakes import FakeEngine, Rig
+
+POLICY = b"package policy"
+
+
+class Tee:
+    """Reports with a given HOST_DATA."""
+
+    name = "snp"
+
+    def __init__(self, host_data: bytes | None, *, broken: bool = False) -> None:
+        self._host_data = host_data
+        self._broken = broken
+
+    def report(self, report_data: bytes) -> bytes:
+        return b"report over " + report_data
+
+    def host_data(self) -> bytes | None:
+        if self._broken:
+            raise Unavailable("the secure processor gives no report")
+        return self._host_data
+
+
+def enforcer(host_data: bytes | None = hashlib.sha256(POLICY).digest(), *, broken: bool = False) -> Enforcer:
+    return Enforcer(Tee(host_data, broken=broken), FakeEngine)
+
+
+def give(target: Enforcer, policy: bytes = POLICY) -> bytes:
+    target.put_policy(0, policy)
+    return target.set_policy(len(policy))
+
+
+def test_the_policy_of_host_data_is_accepted_once() -> None:
+    target = enforcer()
+    assert give(target) == hashlib.sha256(POLICY).digest()
+    for attempt in (lambda: target.put_policy(0, b"x"), lambda: target.set_policy(1)):
+        with pytest.raises(FailedPrecondition, match="already"):
+            attempt()
+    assert target.evidence(bytes(64)) == b"report over " + bytes(64)
+
+
+@pytest.mark.parametrize("policy", [POLICY + b"\n", b"\xef\xbb\xbf" + POLICY, POLICY[:-1], POLICY.upper()])
+def test_any_other_bytes_are_refused_and_the_right_ones_still_accepted(policy: bytes) -> None:
+    target = enforcer()
+    with pytest.raises(Unverified, match="launched for"):
+        give(target, policy)
+    assert not target.has_policy
+    give(target)
+
+
+def test_an_empty_policy_is_refused_even_without_a_tee() -> None:
+    with pytest.raises(Malformed):
+        enforcer(None).set_policy(0)
+
+
+def test_without_a_tee_any_policy_is_accepted() -> None:
+    assert give(enforcer(None)) == hashlib.sha256(POLICY).digest()
+
+
+def test_no_report_means_no_policy() -> None:
+    target = enforcer(broken=True)
+    with pytest.raises(Unavailable):
+        give(target)
+    assert not target.has_policy
+
+
+def test_a_policy_that_cannot_be_read_is_not_set() -> None:
+    def refuse(_policy: bytes) -> FakeEngine:
+        raise Malformed("not a policy")
+
+    target = Enforcer(Tee(None), refuse)
+    with pytest.raises(Malformed):
+        give(target)
+    assert not target.has_policy
+
+
+def test_pieces_must_be_in_order_and_within_the_limit() -> None:
+    target = enforcer(None)
+    target.put_policy(0, b"ab")
+    for offset in (0, 1, 3):
+        with pytest.raises(Malformed, match="order"):
+            target.put_policy(offset, b"c")
+    target.put_policy(2, bytes(MAX_POLICY_BYTES - 2))
+    with pytest.raises(Malformed, match="too large"):
+        target.put_policy(MAX_POLICY_BYTES, b"x")
+    with pytest.raises(Malformed, match="incomplete"):
+        target.set_policy(MAX_POLICY_BYTES + 1)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    rig = Rig(tmp_path)
+    rig.set_policy()
+    return rig
+
+
+def change(rig: Rig, error: BaseException | None = None) -> None:
+    with rig.enforcer.change("MountDevice") as asker:
+        asker.ask("mount_device", {})
+        if error is not None:
+            raise error
+
+
+def test_state_is_kept_only_when_the_side_effect_succeeds(rig: Rig) -> None:
+    change(rig)
+    assert rig.state == ("mount_device",)
+    for error in (Unavailable("no"), OSError(5, "Input/output error")):
+        with pytest.raises(Unavailable):
+            change(rig, error)
+    rig.engine.deny.add("mount_device")
+    with pytest.raises(Denied, match="because"):
+        change(rig)
+    assert rig.state == ("mount_device",)
+    assert rig.enforcer.poisoned == ""
+
+
+@pytest.mark.parametrize("error", [CleanupFailed("still mounted"), ZeroDivisionError("secret"), AssertionError()])
+def test_a_failed_undo_and_a_bug_poison_the_group(rig: Rig, error: Exception) -> None:
+    with pytest.raises(Unavailable) as raised:
+        change(rig, error)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(FailedPrecondition, match="no more changes"):
+        change(rig)
+    with rig.enforcer.read("Stats") as asker:
+        asker.ask("get_properties", {})
+    assert rig.state == ()
+
+
+def test_changes_happen_one_at_a_time(rig: Rig) -> None:
+    inside = threading.Semaphore(0)
+    finish = threading.Event()
+    order: list[str] = []
+
+    def slow() -> None:
+        with rig.enforcer.change("StartContainer"):
+            inside.release()
+            finish.wait(10)
+            order.append("slow")
+
+    def fast() -> None:
+        with rig.enforcer.change("StartContainer"):
+            order.append("fast")
+
+    first, second = threading.Thread(target=slow), threading.Thread(target=fast)
+    first.start()
+    assert inside.acquire(timeout=10)
+    second.start()
+    with rig.enforcer.read("WaitProcess"):  # a read waits for nobody
+        finish.set()
+    first.join(10)
+    second.join(10)
+    assert order == ["slow", "fast"]
+
+
+def test_undo_runs_backwards_and_reports_what_it_could_not_take_back() -> None:
+    order: list[int] = []
+    with pytest.raises(Unavailable, match="first"), Undo() as undo:
+        undo.add(lambda: order.append(1))
+        undo.add(lambda: order.append(2))
+        raise Unavailable("first")
+    assert order == [2, 1]
+
+    def stuck() -> None:
+        raise OSError(16, "busy")
+
+    with pytest.raises(CleanupFailed, match=r"first.*busy"), Undo() as undo:
+        undo.add(lambda: order.append(3))
+        undo.add(stuck)
+        raise Unavailable("first")
+    assert order == [2, 1, 3]

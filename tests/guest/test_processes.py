@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reaper, crun's adapter (with a script in crun's place), cgroups, users and the kernel adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from parma_guest import paths, runtime, users
+from parma_guest.cgroups import UNLIMITED, Cgroup
+from parma_guest.host import GuestHost
+from parma_guest.reaper import Child, Reaper
+from parma_guest.runtime import Crun, RuntimeFailed, StdioPlan
+from parma_guest.syscalls import Kernel
+from parma_guest.values import User
+from parma_wire.errors import DeadlineExceeded, Malformed, NotFound, Unavailable
+from tests.guest.fakes import CONTAINER
+
+PLAIN = StdioPlan(allowed=True, terminal=False, stdin=False, console_size=(0, 0))
+
+
+class OwnReaper(Reaper):
+    """Reaps exactly what it has started, as this process has other children."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: pytest.fail("not started"))
+
+    def spawn(self, arguments: Sequence[str], stdio: tuple[int, int, int]) -> Child:
+        child = super().spawn(arguments, stdio)
+
+        def reap() -> None:
+            _, status = os.waitpid(child.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            self.reaped(child.pid, code if code >= 0 else 128 - code)
+
+        threading.Thread(target=reap).start()
+        return child
+
+
+def test_statuses_reach_their_owners_whatever_the_order() -> None:
+    exits: queue.Queue[tuple[int, int] | None] = queue.Queue()
+    reaper = Reaper(exits.get)
+    reaper.start()
+    with reaper.expecting():
+        reaper.reaped(500, 3)  # exits before it is adopted
+        assert reaper.adopt(500).wait() == 3
+        second = reaper.adopt(502)
+    seen: list[int] = []
+    second.on_exit(seen.append)
+    exits.put((502, 137))
+    assert second.wait(10) == 137
+    assert seen == [137]
+    second.on_exit(seen.append)
+    assert seen == [137, 137]
+
+
+def test_statuses_of_strangers_are_not_kept() -> None:
+    reaper = Reaper(lambda: None)
+    reaper.reaped(600, 1)
+    with reaper.expecting():
+        assert not reaper.adopt(600).exited
+    with reaper.expecting():
+        reaper.reaped(601, 1)
+    with reaper.expecting():
+        assert not reaper.adopt(601).exited
+
+
+@pytest.fixture
+def crun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script in crun's place: logs its arguments, then does what the test wrote into ``behaviour``."""
+    script = tmp_path / "crun"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/calls\n'
+        'while [ $# -gt 0 ]; do case "$1" in\n'
+        "--pid-file) pidfile=$2; shift;; --log) log=${2#file:}; shift;; esac; shift; done\n"
+        f". {tmp_path}/behaviour\n"
+    )
+    script.chmod(0o755)
+    (tmp_path / "behaviour").write_text(f"[ -z $pidfile ] || echo {os.getpid()} > $pidfile\n")
+    monkeypatch.setattr(paths, "CRUN", str(script))
+    return tmp_path
+
+
+def leftovers(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.name not in ("crun", "calls", "behaviour"))
+
+
+def test_a_container_is_created_from_a_private_bundle_and_deleted(crun: Path) -> None:
+    target = Crun(OwnReaper(), private=str(crun))
+    launched = target.create(CONTAINER, {"ociVersion": "1.0.2"}, PLAIN)
+    assert launched.child.pid == os.getpid()
+    assert launched.pidfd is not None
+    os.close(launched.pidfd)
+    launched.stdio.close()
+    assert json.loads((crun / "c" / CONTAINER / "config.json").read_text()) == {"ociVersion": "1.0.2"}
+    assert (crun / "c" / CONTAINER).stat().st_mode & 0o77 == 0
+    target.start(CONTAINER)
+    target.update(CONTAINER, {"pids": {"limit": 5}})
+    target.delete(CONTAINER)
+    calls = (crun / "calls").read_text().splitlines()
+    assert [call.split("json ")[1].split()[0] for call in calls] == ["create", "start", "update", "delete"]
+    assert all(call.startswith("--root /run/crun --cgroup-manager cgroupfs") for call in calls)
+    assert leftovers(crun) == ["c"]
+    assert list((crun / "c").iterdir()) == []
+
+
+def test_output_of_the_process_comes_through_the_pipes(crun: Path) -> None:
+    (crun / "behaviour").write_text(f"echo {os.getpid()} > $pidfile; echo out; echo err >&2\n")
+    launched = Crun(OwnReaper(), private=str(crun)).execute(CONTAINER, {}, PLAIN)
+    assert launched.pidfd is not None
+    os.close(launched.pidfd)
+    for kind, text in ((2, b"out\n"), (3, b"err\n")):
+        descriptor = launched.stdio.borrow(kind)
+        assert descriptor is not None
+        assert os.read(descriptor, 100) == text
+        assert os.read(descriptor, 100) == b""
+        launched.stdio.give_back(kind, finished=True)
+    launched.stdio.close()
+    assert leftovers(crun) == []
+
+
+def test_crun_failing_is_reported_with_its_last_word_and_leaves_nothing(crun: Path) -> None:
+    (crun / "behaviour").write_text(
+        'echo \'{"msg":"first"}\' > $log; echo \'{"msg":"no such\\u001b[1m program"}\' >> $log; exit 1\n'
+    )
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(RuntimeFailed, match=r"crun create failed: no such\?\[1m program"):
+        Crun(OwnReaper(), private=str(crun)).create(CONTAINER, {}, PLAIN)
+    assert leftovers(crun) == ["c"]
+    assert list((crun / "c").iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
+    (crun / "behaviour").write_text("echo garbage > $log; exit 7\n")
+    with pytest.raises(RuntimeFailed, match="status 7"):
+        Crun(OwnReaper(), private=str(crun)).start(CONTAINER)
+
+
+def test_a_crun_that_hangs_is_killed(crun: Path) -> None:
+    (crun / "behaviour").write_text("exec sleep 1000\n")
+    with pytest.raises(DeadlineExceeded):
+        Crun(OwnReaper(), private=str(crun), timeout=0.2).start(CONTAINER)
+
+
+def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
+    program = tmp_path / "mkfs.test"
+    program.write_text("#!/bin/sh\necho no space >&2; exit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(Unavailable, match=r"mkfs\.test failed with status 3: no space"):
+        runtime.run(OwnReaper())([str(program)], 10)
+
+
+def cgroup(tmp_path: Path, **files: str) -> Cgroup:
+    for name, text in files.items():
+        (tmp_path / name.replace("_", ".", 1)).write_text(text)
+    return Cgroup(tmp_path)
+
+
+def test_usage_is_read_from_the_kernels_files(tmp_path: Path) -> None:
+    usage = cgroup(
+        tmp_path,
+        memory_current="4096\n",
+        memory_max="max\n",
+        memory_stat="anon 1\nfile 2\ninactive_file 3\n",
+        memory_events="low 0\noom 4\noom_kill 5\n",
+        cpu_stat="usage_usec 6\nuser_usec 7\nsystem_usec 8\nnr_periods 9\nnr_throttled 10\nthrottled_usec 11\n",
+        pids_current="12\n",
+        pids_max="max\n",
+        io_stat="8:0 rbytes=13 wbytes=14 rios=1\n8:16 rbytes=100 wbytes=200\n",
+    ).usage()
+    assert usage.memory_limit == UNLIMITED
+    assert usage.pids_limit == 0
+    values = (usage.memory_usage, usage.memory_anon, usage.memory_file, usage.memory_inactive_file)
+    assert values == (4096, 1, 2, 3)
+    assert (usage.oom_events, usage.oom_kill_events) == (4, 5)
+    assert (usage.cpu_usage_us, usage.cpu_user_us, usage.cpu_system_us) == (6, 7, 8)
+    assert (usage.cpu_nr_periods, usage.cpu_nr_throttled, usage.cpu_throttled_us) == (9, 10, 11)
+    assert (usage.pids_current, usage.io_read_bytes, usage.io_write_bytes) == (12, 113, 214)
+
+
+def test_freezing_waits_until_it_is_so(tmp_path: Path) -> None:
+    target = cgroup(tmp_path, cgroup_freeze="0", cgroup_events="populated 1\nfrozen 0\n")
+
+    def settle(_seconds: float) -> None:
+        (tmp_path / "cgroup.events").write_text("frozen 1\n")
+
+    target.freeze(True, sleep=settle)
+    assert (tmp_path / "cgroup.freeze").read_text() == "1"
+    times = iter(range(100))
+    with pytest.raises(DeadlineExceeded):
+        target.freeze(False, clock=lambda: float(next(times)), sleep=lambda _: None)
+
+
+def test_a_cgroup_that_has_gone(tmp_path: Path) -> None:
+    target = Cgroup(tmp_path / "gone")
+    with pytest.raises(NotFound):
+        target.pids()
+    with pytest.raises(NotFound):
+        target.usage()
+    target.kill()
+    assert target.oom_kills() == 0
+    with pytest.raises(Unavailable):
+        target.freeze(True)
+
+
+def test_signalling_all_skips_those_that_have_gone(tmp_path: Path) -> None:
+    received = threading.Event()
+    before = signal.signal(signal.SIGUSR2, lambda *_: received.set())
+    try:
+        cgroup(tmp_path, cgroup_procs=f"4194303\n{os.getpid()}\n").signal_all(signal.SIGUSR2)
+        assert received.wait(5)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    return tmp_path
+
+
+def look_up(root: Path, uid: int = 1000, gid: int = 50, *others: int) -> users.Identity:
+    kernel = Kernel()
+    return users.look_up(User(uid, gid, others, 0o22), lambda path: kernel.open_in_root(str(root), path))
+
+
+def test_names_come_from_the_containers_files(root: Path) -> None:
+    (root / "etc/passwd").write_bytes(b"root:x:0:0::/:/bin/sh\napp:x:1000:50::/:\nother:x:1000:1::/:\nbad\n:x:y:\n")
+    (root / "etc/group").write_bytes(b"staff:x:50:app\nextra:x:70:\n")
+    assert look_up(root, 1000, 50, 70, 50, 99) == users.Identity("app", ((50, "staff"), (70, "extra"), (99, "")))
+    assert look_up(root, 4).user_name == ""
+
+
+def test_absent_hostile_and_huge_files_give_no_names(root: Path) -> None:
+    assert look_up(root).user_name == ""
+    os.mkfifo(root / "etc/passwd")  # must not block
+    assert look_up(root).user_name == ""
+    (root / "etc/passwd").unlink()
+    (root / "etc/passwd").write_bytes(b"app:x:1000:0:::\n" + b"#" * users.MAX_FILE_BYTES)
+    assert look_up(root).user_name == ""
+
+
+def test_a_symbolic_link_stays_inside_the_container(root: Path) -> None:
+    (root / "real").write_bytes(b"inside:x:1000:0:::\n")
+    (root / "etc/passwd").symlink_to("/real")
+    assert look_up(root).user_name == "inside"
+    (root / "etc/passwd").unlink()
+    (root / "etc/passwd").symlink_to("/etc/passwd-of-the-host")
+    assert look_up(root).user_name == ""
+    (root / "etc/passwd").unlink()
+    (root / "etc/passwd").symlink_to("../../../../etc/passwd")
+    assert look_up(root, 0).user_name == ""  # a loop inside the root, not the host's file
+
+
+def test_the_source_of_a_bind_mount_is_made_below_its_base_without_following_links(tmp_path: Path) -> None:
+    host, base = GuestHost(Kernel()), tmp_path / "base"
+    host.prepare_bind(str(base), f"{base}/a/b/c")
+    assert (base / "a/b/c").is_dir()
+    (base / "file").write_text("kept")
+    host.prepare_bind(str(base), f"{base}/file")
+    assert (base / "file").read_text() == "kept"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (base / "link").symlink_to(outside)
+    for source in (f"{base}/link/x", f"{base}/file/x"):
+        with pytest.raises((Malformed, OSError)):
+            host.prepare_bind(str(base), source)
+    with pytest.raises(OSError, match="link"):
+        host.prepare_bind(str(base), f"{base}/link")
+    assert list(outside.iterdir()) == []
+
+
+def test_opening_beneath_refuses_every_way_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to("/etc")
+    (tmp_path / "in/up").symlink_to("..")
+    for path in ("/etc", "../in", "link/passwd", "up", "in/../../x"):
+        with pytest.raises(OSError):  # any errno is a refusal
+            Kernel().open_beneath(str(tmp_path / "in"), path)
