@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from parma_guest import paths
 from parma_guest.values import ContainerId
@@ -20,8 +20,7 @@ FREEZE_TIMEOUT: Final = 5.0
 _POLL: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """As the kernel counts: bytes, microseconds, events. No limit is UNLIMITED for memory and 0 for pids."""
 
     memory_usage: int
@@ -108,8 +107,9 @@ class Cgroup:
         """Kills every process in it. Nothing happens when it has gone."""
         try:
             (self._directory / "cgroup.kill").write_text("1")
-        except FileNotFoundError:
-            return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: it goes at this very moment
+                raise
 
     def freeze(
         self,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from parma_guest import paths
 from parma_guest.requests import CreateContainer, ExecProcess, MountDevice, MountOverlay
@@ -20,8 +19,7 @@ from parma_guest.values import Capabilities, ContainerId, LayerTarget, ProcessSp
 Document = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the policy says; ``env`` and ``capabilities`` are None where everything requested may stay."""
 
     allowed: bool

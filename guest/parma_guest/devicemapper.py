@@ -13,8 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from parma_wire.errors import Unavailable
 
@@ -34,13 +33,15 @@ _REMOVE_ATTEMPTS: Final = 50
 _REMOVE_PAUSE: Final = 0.02  # seconds; a just finished reader may hold the device for a moment
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One line of a table; ``length`` in sectors of 512 bytes. ``repr`` hides the parameters, they may hold a key."""
 
     length: int
     type: str
-    parameters: str = field(repr=False)
+    parameters: str
+
+    def __repr__(self) -> str:
+        return f"Target({self.length}, {self.type!r})"
 
 
 class DeviceMapper:

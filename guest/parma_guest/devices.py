@@ -58,9 +58,9 @@ class ScsiDevices:
             found = self._look(lun)
             if len(found) > 1:
                 raise Malformed(f"LUN {lun} is ambiguous", expected="one SCSI controller with one target")
-            if found:
+            if found and self._answers(f"/dev/{found[0]}"):
                 return f"/dev/{found[0]}"
-            if not scanned:
+            if not found and not scanned:
                 self._scan(lun)
                 scanned = True
                 continue
@@ -81,6 +81,13 @@ class ScsiDevices:
             return self._size(device)
         except OSError as error:
             raise NotFound("the disk has gone") from error
+
+    def _answers(self, device: str) -> bool:
+        """The name in sysfs comes before the node in /dev, and that before the disk is ready to be opened."""
+        try:
+            return self._size(device) > 0
+        except OSError:
+            return False
 
     def _look(self, lun: int) -> list[str]:
         return [path.name for path in self._sysfs.glob(f"bus/scsi/devices/*:0:0:{lun}/block/*")]

@@ -18,7 +18,6 @@ from __future__ import annotations
 import signal as signals
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from parma_guest import decisions, oci, paths, users
@@ -78,16 +77,18 @@ class Host(Protocol):
         """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
 
 
-@dataclass
 class Container:
     """A container that has been created and not yet deleted."""
 
-    container: ContainerId
-    init: Process
-    stdio_allowed: bool
-    started: bool = False
-    execs: dict[ExecId, Process] = field(default_factory=dict)
-    used_exec_ids: set[ExecId] = field(default_factory=set)
+    __slots__ = ("container", "execs", "init", "started", "stdio_allowed", "used_exec_ids")
+
+    def __init__(self, container: ContainerId, init: Process, stdio_allowed: bool) -> None:
+        self.container: Final = container
+        self.init: Final = init
+        self.stdio_allowed: Final = stdio_allowed
+        self.started = False
+        self.execs: dict[ExecId, Process] = {}
+        self.used_exec_ids: set[ExecId] = set()
 
     def process(self, exec_id: ExecId) -> Process:
         """Init for the empty id. Raises `NotFound`."""

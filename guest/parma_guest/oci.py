@@ -34,10 +34,9 @@ READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/pr
 NAMESPACES: Final = ("ipc", "uts", "mount", "cgroup", "network")
 
 _DEVICE_RULES: Final = (
+    # On top of this crun allows making device nodes, and using the harmless ones (null, zero, full, random, urandom,
+    # tty, console, ptmx, pts). No other can be opened, wherever its node comes from.
     {"allow": False, "access": "rwm"},
-    # crun lets everybody make device nodes and use the harmless ones (null, zero, full, random, urandom, tty,
-    # console, ptmx, pts). A block device is never harmless here, so not even its node can be made.
-    {"allow": False, "type": "b", "access": "rwm"},
 )
 
 

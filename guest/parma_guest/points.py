@@ -9,10 +9,9 @@ comes before there is a policy, or it concerns availability only, which the host
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Kind(Enum):
@@ -24,8 +23,7 @@ class Kind(Enum):
     STOP = "always possible"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """``points`` are asked in this order; ``reason`` says why there are none."""
 
     kind: Kind

@@ -7,7 +7,7 @@ import os
 import signal as signals
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parma_guest.reaper import Child
 from parma_guest.stdio import Stdio
@@ -15,8 +15,7 @@ from parma_guest.values import ContainerId, ExecId
 from parma_wire.errors import NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(NamedTuple):
     """How a process ended; ``code`` is 128 + signal for a killed one."""
 
     code: int

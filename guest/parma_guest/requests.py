@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -93,8 +92,7 @@ _SYSCTLS: Final = frozenset(
 _SYSCTL_VALUE: Final = re.compile(r"[0-9][0-9 ,\t-]{0,127}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class MountDevice:
+class MountDevice(NamedTuple):
     """A layer to be verified and mounted."""
 
     lun: int
@@ -103,8 +101,7 @@ class MountDevice:
     data_blocks: int
 
 
-@dataclass(frozen=True, slots=True)
-class MountScratch:
+class MountScratch(NamedTuple):
     """Scratch space: exactly one of ``lun`` (a host disk, to be encrypted) and ``memory_bytes`` is set."""
 
     container: ContainerId
@@ -112,16 +109,14 @@ class MountScratch:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MountOverlay:
+class MountOverlay(NamedTuple):
     """A container's root file system; ``layers`` has the top layer first."""
 
     container: ContainerId
     layers: tuple[LayerTarget, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CreateContainer:
+class CreateContainer(NamedTuple):
     """A container to be created, not started."""
 
     container: ContainerId
@@ -137,8 +132,7 @@ class CreateContainer:
     pid_namespace_of: ContainerId | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExecProcess:
+class ExecProcess(NamedTuple):
     """An additional process for a running container."""
 
     container: ContainerId
@@ -146,8 +140,7 @@ class ExecProcess:
     process: ProcessSpec
 
 
-@dataclass(frozen=True, slots=True)
-class SignalProcess:
+class SignalProcess(NamedTuple):
     """A signal for one process, or for all of a container."""
 
     container: ContainerId

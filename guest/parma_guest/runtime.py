@@ -12,9 +12,8 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parma_guest import paths
 from parma_guest.reaper import Child, Reaper
@@ -34,8 +33,7 @@ class RuntimeFailed(ParmaError):  # named as its siblings in parma_wire.errors
     """crun refused; its reason is in the message. For a container that cannot be started this is the user's answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(NamedTuple):
     """A process that exists: created (init, which waits for `Crun.start`) or running (exec)."""
 
     child: Child
@@ -43,8 +41,7 @@ class Launched:
     stdio: Stdio
 
 
-@dataclass(frozen=True, slots=True)
-class StdioPlan:
+class StdioPlan(NamedTuple):
     """What stdio a process gets. Not ``allowed``: /dev/null."""
 
     allowed: bool

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parma_wire.errors import Malformed, Unsupported
 
@@ -30,18 +29,16 @@ _FLAGS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One comparison with a system call's argument."""
 
-    index: int
+    position: int
     value: int
     value_two: int
     op: str
 
 
-@dataclass(frozen=True, slots=True)
-class Syscall:
+class Syscall(NamedTuple):
     """What happens for some system calls."""
 
     names: tuple[str, ...]
@@ -50,8 +47,7 @@ class Syscall:
     args: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """A whole filter."""
 
     default_action: str
@@ -88,7 +84,7 @@ def _syscall_document(call: Syscall) -> dict[str, object]:
 
 
 def _argument_document(argument: Argument) -> dict[str, object]:
-    document: dict[str, object] = {"index": argument.index, "value": argument.value}
+    document: dict[str, object] = {"index": argument.position, "value": argument.value}
     if argument.value_two:
         document["valueTwo"] = argument.value_two
     document["op"] = argument.op
@@ -145,7 +141,7 @@ def _syscall(value: object) -> Syscall:
 def _argument(value: object) -> Argument:
     fields = _fields(value, {"index", "value", "valueTwo", "op"})
     return Argument(
-        index=_number(fields.get("index"), 5),
+        position=_number(fields.get("index"), 5),
         value=_number(fields.get("value"), _MAX_UINT64),
         value_two=_number(fields.get("valueTwo", 0), _MAX_UINT64),
         op=_one_of(fields.get("op"), _OPERATORS, "operator"),

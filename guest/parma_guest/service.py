@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -187,7 +186,7 @@ class GuestService:
     @guarded
     def Stats(self, request: pb.StatsRequest, _context: CallContext) -> pb.StatsResponse:  # noqa: N802
         """What it uses."""
-        return pb.StatsResponse(**asdict(self._group.stats(ContainerId(request.container_id))))
+        return pb.StatsResponse(**self._group.stats(ContainerId(request.container_id))._asdict())
 
     @guarded
     def PauseContainer(  # noqa: N802

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from parma_guest.values import User
 
@@ -22,8 +21,7 @@ OpenInRoot = Callable[[str], int]
 """Opens a path inside the container's root, read-only, and returns a descriptor; raises OSError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The user's name and each group with its name; "" where the container's files have none."""
 
     user_name: str

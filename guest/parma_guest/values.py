@@ -8,8 +8,7 @@ takes one needs no check of its own. A malformed value raises `Malformed`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from parma_wire.errors import Malformed
 
@@ -131,8 +130,7 @@ class Hostname(str):
         return super().__new__(cls, text)
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """Who a process runs as; ``umask`` is a number, 0o022 when the host named none."""
 
     uid: int
@@ -141,8 +139,7 @@ class User:
     umask: int
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """The five capability sets, as lists because the policy compares their lengths as well."""
 
     bounding: tuple[str, ...]
@@ -162,8 +159,7 @@ class Capabilities:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Rlimit:
+class Rlimit(NamedTuple):
     """One resource limit; both values may be 2**64-1 for none."""
 
     type: str
@@ -171,8 +167,7 @@ class Rlimit:
     soft: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
+class ProcessSpec(NamedTuple):
     """A process as the host wants it; nothing in it has been allowed yet. ``repr`` never shows the environment."""
 
     args: tuple[str, ...]
@@ -191,8 +186,7 @@ class ProcessSpec:
         return f"ProcessSpec({len(self.args)} args, {len(self.env)} env)"
 
 
-@dataclass(frozen=True, slots=True)
-class MountSpec:
+class MountSpec(NamedTuple):
     """A mount that the host wants in a container in addition to the fixed ones."""
 
     destination: GuestPath
@@ -201,8 +195,7 @@ class MountSpec:
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """cgroup limits; None or "" leaves the kernel's default. They only concern availability, so no policy is asked."""
 
     memory_limit: int | None = None

@@ -8,8 +8,7 @@ carries between data and tree is never read. A block that does not verify reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from parma_guest import syscalls
 from parma_guest.devicemapper import Target
@@ -74,8 +73,7 @@ def verity_target(device: str, root_hash: RootHash, data_blocks: int) -> Target:
     return Target(data_blocks * _SECTORS_PER_BLOCK, "verity", parameters)
 
 
-@dataclass(frozen=True, slots=True)
-class _Attached:
+class _Attached(NamedTuple):
     lun: int
     device: str
     name: str

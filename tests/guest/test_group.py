@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +398,7 @@ def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
     running(rig, sandbox_container=True)
     rig.group.mount_scratch(MountScratch(OTHER, None, 1 << 20))
     rig.group.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
-    second = replace(creation(), container=OTHER, pid_namespace_of=CONTAINER)
+    second = creation()._replace(container=OTHER, pid_namespace_of=CONTAINER)
     rig.group.create(second)
     namespaces = rig.runtime.containers[OTHER]["linux"]["namespaces"]
     assert {"type": "pid", "path": "/proc/1000/ns/pid"} in namespaces
