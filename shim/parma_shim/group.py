@@ -340,6 +340,7 @@ class ContainerGroup:
         """The guest image, its files compared with the manifest once after each change."""
         config = self._config
         image = load_image(config.image_dir)
+        _make_private(config.data_dir)
         cache = config.data_dir / _IMAGE_CACHE
         if unverified_files(image, cache):
             request = {"directory": str(config.image_dir), "cache": str(cache)}
@@ -410,3 +411,10 @@ class ContainerGroup:
         self._attester.detach()
         if session is not None:
             session.end(orderly=False)
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"cannot make {directory}: {error.strerror}", hint="data_dir in the config") from error

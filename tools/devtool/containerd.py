@@ -21,7 +21,7 @@ NAMESPACE = "default"
 
 _CONFIG = """\
 version = 2
-root = "{root}/data"
+root = "{root}/root"
 state = "{root}/state"
 disabled_plugins = [
   "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images",
@@ -56,6 +56,8 @@ class PrivateContainerd:
         self.root = Path(tempfile.mkdtemp(prefix="parma-"))
         self.address = self.root / "c.sock"
         self.log = self.root / "containerd.log"
+        self.data = self.root / "data"
+        """Parma's layer cache and the emulated secure processor's keys."""
         (self.root / "config.toml").write_text(_CONFIG.format(root=self.root, level=level))
         self.process: subprocess.Popen[bytes] | None = None
         self._write_parma(parma_config or {})
@@ -71,7 +73,7 @@ class PrivateContainerd:
             "qemu": str(prefix / "bin/qemu-system-x86_64"),
             "vhost_device_vsock": str(prefix / "bin/vhost-device-vsock"),
             "state_dir": str(self.root / "parma"),
-            "data_dir": str(paths.DATA),
+            "data_dir": str(self.data),
             "policy_dirs": [str(self.root / "policies")],
             **settings,
         }

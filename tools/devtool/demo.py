@@ -71,22 +71,17 @@ def expect(condition: bool, what: str) -> None:
         raise DemoError(f"expected {what}")
 
 
-def corrupt_layer(directory: Path) -> tuple[Path, int, int]:
-    """Flips one byte in the middle of the cached layer device, past the ext4 metadata; returns how to undo it."""
-    layer = max(directory.rglob("*.img"), key=lambda path: path.stat().st_size)
-    with layer.open("r+b") as device:
-        # The host is the attacker: nothing stops it from writing to its own files.
-        content = device.read()
-        offset = content.index(b"BusyBox v")
-        device.seek(offset)
-        device.write(bytes([content[offset] ^ 1]))
-    return layer, offset, content[offset]
-
-
-def restore_byte(layer: Path, offset: int, value: int) -> None:
-    with layer.open("r+b") as device:
-        device.seek(offset)
-        device.write(bytes([value]))
+def corrupt_layer(directory: Path, program: bytes) -> None:
+    """Flips one bit of a program in the converted layer: the host is the attacker and may write to its own files."""
+    for layer in directory.rglob("*.img"):
+        content = layer.read_bytes()
+        offset = content.find(program)
+        if offset >= 0:
+            with layer.open("r+b") as device:
+                device.seek(offset)
+                device.write(bytes([content[offset] ^ 1]))
+            return
+    raise DemoError(f"expected {program!r} in a layer below {directory}")
 
 
 def demonstrate(daemon: PrivateContainerd, archive: Path) -> None:
@@ -117,11 +112,8 @@ def demonstrate(daemon: PrivateContainerd, archive: Path) -> None:
     daemon.remove_containers()
 
     title("Refused: a layer with one byte changed on the host")
-    undo = corrupt_layer(paths.DATA)
-    try:
-        done = run(daemon, policy, "tampered", COMMAND, "--rm")
-    finally:
-        restore_byte(*undo)
+    corrupt_layer(daemon.data / "layers", b"BusyBox v")
+    done = run(daemon, policy, "tampered", COMMAND, "--rm")
     expect(done.returncode != 0 and "hello" not in done.stdout, "a refusal")
 
 
