@@ -7,9 +7,9 @@ opened are close-on-exec, so a child inherits only those named.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
-import queue
 import select
 import signal
 import threading
@@ -282,7 +282,8 @@ class SpawnThread:
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: collections.deque[Callable[[], None]] = collections.deque()
+        self._waiting = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -304,7 +305,8 @@ class SpawnThread:
             finally:
                 done.set()
 
-        self._queue.put(call)
+        self._jobs.append(call)
+        self._waiting.release()
         done.wait()
         if errors:
             raise errors[0]
@@ -312,7 +314,8 @@ class SpawnThread:
 
     def _serve(self) -> None:
         while True:
-            self._queue.get()()
+            self._waiting.acquire()
+            self._jobs.popleft()()
 
 
 on_spawn_thread: Final[Executor] = SpawnThread()
