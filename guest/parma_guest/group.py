@@ -18,10 +18,11 @@ from __future__ import annotations
 import signal as signals
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
-from parma_guest import decisions, oci, paths, users
-from parma_guest.cgroups import Cgroup, Usage
+from parma_guest import decisions, oci, paths
+from parma_guest.cgroups import Usage
+from parma_guest.containers import Container, Host, Runtime
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.overlay import Overlays
 from parma_guest.processes import ExitStatus, Process
@@ -36,73 +37,13 @@ from parma_guest.requests import (
 from parma_guest.runtime import Launched, StdioPlan
 from parma_guest.scratch import Scratches
 from parma_guest.undo import CleanupFailed
-from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources, User
+from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources
 from parma_guest.verity import Layers
 from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFound, ParmaError, Unsupported
 
 MAX_CONTAINERS: Final = 64
 MAX_EXECS: Final = 256
 _STATUS_KILLED: Final = 128 + signals.SIGKILL
-
-
-class Runtime(Protocol):
-    """What is needed of `parma_guest.runtime.Crun`."""
-
-    def create(self, container: ContainerId, spec: dict[str, Any], plan: StdioPlan) -> Launched:
-        """Created, not started."""
-
-    def start(self, container: ContainerId) -> None:
-        """Started."""
-
-    def execute(self, container: ContainerId, process: dict[str, Any], plan: StdioPlan) -> Launched:
-        """Running."""
-
-    def update(self, container: ContainerId, resources: dict[str, Any]) -> None:
-        """Limits changed."""
-
-    def delete(self, container: ContainerId) -> None:
-        """Nothing left."""
-
-
-class Host(Protocol):
-    """What the group needs of the guest's kernel besides."""
-
-    def identity(self, container: ContainerId, user: User) -> users.Identity:
-        """Names for the numbers."""
-
-    def cgroup(self, container: ContainerId) -> Cgroup:
-        """The container's cgroup."""
-
-    def prepare_bind(self, base: str, source: str) -> None:
-        """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
-
-
-class Container:
-    """A container that has been created and not yet deleted."""
-
-    __slots__ = ("container", "execs", "init", "started", "stdio_allowed", "used_exec_ids")
-
-    def __init__(self, container: ContainerId, init: Process, stdio_allowed: bool) -> None:
-        self.container: Final = container
-        self.init: Final = init
-        self.stdio_allowed: Final = stdio_allowed
-        self.started = False
-        self.execs: dict[ExecId, Process] = {}
-        self.used_exec_ids: set[ExecId] = set()
-
-    def process(self, exec_id: ExecId) -> Process:
-        """Init for the empty id. Raises `NotFound`."""
-        found = self.init if exec_id.is_init else self.execs.get(exec_id)
-        if found is None:
-            raise NotFound("no such process")
-        return found
-
-    def require_running(self) -> None:
-        """Raises `FailedPrecondition`."""
-        if self.init.exited:
-            raise FailedPrecondition("the container has stopped")
-        if not self.started:
-            raise FailedPrecondition("the container has not been started")
 
 
 class Group:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
@@ -14,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from parma_policy.layers.convert import LayerImage
-from parma_snp import report as snp_report
-from parma_snp.emulated import ensure_authority
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import (
     AlreadyExists,
@@ -24,11 +21,9 @@ from parma_wire.errors import (
     Malformed,
     NotFound,
     ParmaError,
-    Unavailable,
 )
-from parma_wire.limits import EMULATED_SECURE_PROCESSOR_PORT, MAX_SEND, STREAM_WINDOW
+from parma_wire.limits import STREAM_WINDOW
 from tests.guest import vm_harness as vm
-from ttrpc import Server
 
 pytestmark = [
     pytest.mark.e2e,
@@ -389,82 +384,3 @@ def test_a_second_policy_and_unknown_fields_are_refused(guest: vm.Guest) -> None
 
 def test_the_console_stays_silent(guest: vm.Guest) -> None:
     assert guest.console().split() == ["parma:", "ready"]
-
-
-def test_an_altered_byte_of_a_layer_reads_as_an_error(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 64
-    layer = vm.write_layer(tmp_path / "layer", vm.layer_tar({"data": content}, busybox=True))
-    image = bytearray((tmp_path / "layer").read_bytes())
-    at = image.index(content) + 5000
-    image[at] ^= 1
-    (tmp_path / "layer").write_bytes(image)
-    other = bytearray((tmp_path / "layer").read_bytes())
-    other[1024 + 56] ^= 1  # the ext4 magic itself
-    (tmp_path / "other").write_bytes(other)
-    command = ["/bin/sh", "-c", "wc -c < /data; cat /data > /dev/null; echo $?"]
-    with vm.running(tmp_path / "vm", [tmp_path / "layer", tmp_path / "other"]) as guest:
-        guest.set_policy(vm.policy_text(vm.container_object([layer], command)))
-        with pytest.raises(Unavailable, match="does not verify"):
-            guest.mount_layer(1, layer)
-        guest.prepare([(0, layer)])
-        guest.create(command)
-        guest.start()
-        assert guest.read_all(vm.CONTAINER) == b"4096\n1\n"  # the blocks before the altered one
-        assert b"Input/output error" in guest.read_all(vm.CONTAINER, pb.STDERR)
-        guest.call("PowerOff", pb.PowerOffRequest())
-        assert guest.qemu.wait(20) == 0
-
-
-def test_a_changed_kernel_command_line_ends_the_vm(tmp_path: Path) -> None:
-    with vm.boot(tmp_path / "vm", append=" parma.tee=emulated") as guest:
-        guest.qemu.wait(90)
-        assert "parma: ready" not in guest.console()
-    with vm.boot(tmp_path / "vm2", append=" parma.debug=1") as guest:
-        guest.qemu.wait(90)
-        assert "parma: the enforcer ended (Malformed at cmdline.py:" in guest.console()
-
-
-class SecureProcessor:
-    """The host's emulated one, for one VM."""
-
-    def __init__(self, directory: Path, host_data: bytes) -> None:
-        self._authority = ensure_authority(directory)
-        self._host_data = host_data
-
-    def GetReport(self, request: pb.GetReportRequest, _context: object) -> pb.GetReportResponse:  # noqa: N802
-        report = self._authority.sign_report(
-            report_data=request.report_data,
-            host_data=self._host_data,
-            measurement=bytes(48),
-            report_id=bytes(32),
-        )
-        return pb.GetReportResponse(report=report)
-
-    def serve(self, guest: vm.Guest) -> None:
-        server = Server(write_chunk=MAX_SEND)
-        server.register(pb.DESCRIPTOR.services_by_name["EmulatedSecureProcessor"], self)
-        connection = guest.dial(EMULATED_SECURE_PROCESSOR_PORT)
-        threading.Thread(target=server.serve_connection, args=(connection,), daemon=True).start()
-
-
-def test_an_emulated_vm_accepts_the_policy_of_its_host_data_and_no_other(tmp_path: Path) -> None:
-    policy = vm.policy_text()
-    with vm.running(tmp_path / "vm", tee="emulated") as guest:
-        assert guest.call("Hello", pb.HelloRequest()).tee == "emulated"
-        SecureProcessor(tmp_path / "keys", hashlib.sha256(policy).digest()).serve(guest)
-        with pytest.raises(FailedPrecondition, match="launched for"):
-            guest.set_policy(policy + b"\n")
-        with pytest.raises(FailedPrecondition, match="no execution policy"):
-            guest.call("Evidence", pb.EvidenceRequest(report_data=bytes(64)))
-        assert guest.set_policy(policy) == hashlib.sha256(policy).digest()
-        with pytest.raises(FailedPrecondition, match="already"):
-            guest.set_policy(policy)
-        nonce = os.urandom(64)
-        report = guest.call("Evidence", pb.EvidenceRequest(report_data=nonce)).report
-        assert snp_report.parse(report).report_data == nonce
-        assert snp_report.parse(report).host_data == hashlib.sha256(policy).digest()
-        with pytest.raises(Denied):  # this policy has no containers
-            guest.call(
-                "MountDevice",
-                pb.MountDeviceRequest(lun=0, target="/run/mounts/scsi/m0", device_hash="ab" * 32, data_blocks=1),
-            )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A created container, and what the container group needs of the world to keep one."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from parma_guest import users
+from parma_guest.cgroups import Cgroup
+from parma_guest.processes import Process
+from parma_guest.runtime import Launched, StdioPlan
+from parma_guest.values import ContainerId, ExecId, User
+from parma_wire.errors import FailedPrecondition, NotFound
+
+
+class Runtime(Protocol):
+    """What is needed of `parma_guest.runtime.Crun`."""
+
+    def create(self, container: ContainerId, spec: dict[str, Any], plan: StdioPlan) -> Launched:
+        """Created, not started."""
+
+    def start(self, container: ContainerId) -> None:
+        """Started."""
+
+    def execute(self, container: ContainerId, process: dict[str, Any], plan: StdioPlan) -> Launched:
+        """Running."""
+
+    def update(self, container: ContainerId, resources: dict[str, Any]) -> None:
+        """Limits changed."""
+
+    def delete(self, container: ContainerId) -> None:
+        """Nothing left."""
+
+
+class Host(Protocol):
+    """What the group needs of the guest's kernel besides."""
+
+    def identity(self, container: ContainerId, user: User) -> users.Identity:
+        """Names for the numbers."""
+
+    def cgroup(self, container: ContainerId) -> Cgroup:
+        """The container's cgroup."""
+
+    def prepare_bind(self, base: str, source: str) -> None:
+        """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
+
+
+class Container:
+    """A container that has been created and not yet deleted."""
+
+    __slots__ = ("container", "execs", "init", "started", "stdio_allowed", "used_exec_ids")
+
+    def __init__(self, container: ContainerId, init: Process, stdio_allowed: bool) -> None:
+        self.container: Final = container
+        self.init: Final = init
+        self.stdio_allowed: Final = stdio_allowed
+        self.started = False
+        self.execs: dict[ExecId, Process] = {}
+        self.used_exec_ids: set[ExecId] = set()
+
+    def process(self, exec_id: ExecId) -> Process:
+        """Init for the empty id. Raises `NotFound`."""
+        found = self.init if exec_id.is_init else self.execs.get(exec_id)
+        if found is None:
+            raise NotFound("no such process")
+        return found
+
+    def require_running(self) -> None:
+        """Raises `FailedPrecondition`."""
+        if self.init.exited:
+            raise FailedPrecondition("the container has stopped")
+        if not self.started:
+            raise FailedPrecondition("the container has not been started")
