@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -121,6 +122,13 @@ class Host:
             return self.status(name) == "STOPPED"
 
         wait_until(stopped, "the container to stop")
+
+    def delete_task(self, name: str) -> int:
+        """Deletes a stopped task; returns the exit code of its init, which ``ctr`` mentions when it is not 0."""
+        done = self.daemon.ctr("task", "delete", name)
+        assert done.returncode == 0, done.stderr
+        code = re.search(r"non-zero exit code (\d+)", done.stderr)
+        return int(code[1]) if code else 0
 
     def remove(self, name: str) -> None:
         """Deletes task and container, whatever state they are in."""

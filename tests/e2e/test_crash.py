@@ -87,7 +87,7 @@ def test_a_container_survives_containerds_death(own_host: Host, name: str) -> No
     assert own_host.status(name) == "RUNNING"
     assert own_host.exec(name, "e1", "/bin/echo", "still here").stdout == "still here\n"
     own_host.signal_until_stopped(name)
-    assert own_host.daemon.ctr("task", "delete", name).returncode == 9
+    assert own_host.delete_task(name) == 9
     assert_nothing_left(own_host, name, before)
 
 
@@ -100,7 +100,7 @@ def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: s
     time.sleep(8)
     own_host.daemon.start()
     assert own_host.status(name) == "STOPPED"
-    assert own_host.daemon.ctr("task", "delete", name).returncode == 21
+    assert own_host.delete_task(name) == 21
     assert_nothing_left(own_host, name, before)
 
 

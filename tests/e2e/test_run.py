@@ -82,7 +82,9 @@ def _read(descriptor: int) -> bytes:
 
 @RUNTIMES
 def test_environment_working_directory_and_user_are_the_images(host_21: Host, name: str, runtime: str) -> None:
-    done = host_21.run(name, sh("pwd; id -u; echo $PATH"), "--rm", image=DEBIAN, runtime=runtime)
+    command = ("/bin/bash", "-c", "pwd; id -u; echo $PATH")
+    done = host_21.run(name, command, "--rm", image=DEBIAN, runtime=runtime)
+    assert done.stderr == ""
     assert done.stdout == "/opt\n0\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
 
 
@@ -136,5 +138,5 @@ def test_a_detached_container_runs_and_stops(host: Host, name: str) -> None:
     assert done.returncode == 0, done.stderr
     assert host.status(name) == "RUNNING"
     host.signal_until_stopped(name)
-    assert host.daemon.ctr("task", "delete", name).returncode == 5
+    assert host.delete_task(name) == 5
     host.remove(name)

@@ -119,5 +119,5 @@ def test_attach_continues_where_a_vanished_client_left(host_21: Host, name: str,
 def test_a_signal_reaches_the_containers_init(host_21: Host, name: str) -> None:
     assert host_21.run(name, LOOP, "--detach").returncode == 0
     host_21.signal_until_stopped(name)
-    assert host_21.daemon.ctr("task", "delete", name).returncode == 7
+    assert host_21.delete_task(name) == 7
     host_21.remove(name)
