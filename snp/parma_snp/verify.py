@@ -82,7 +82,7 @@ class Verdict:
         return self.report
 
 
-class _Stop(Exception):  # noqa: N818 - control flow, not an error
+class _Stop(Exception):
     """A failure after which nothing further in the evidence can be believed."""
 
 
