@@ -45,9 +45,6 @@ class Config(NamedTuple):
     accelerator: str = "auto"
     """``kvm``, ``tcg``, or ``auto``: KVM where a probe shows that it works."""
 
-    firmware: str = "direct"
-    """``direct`` (kernel loaded by QEMU) or ``ovmf`` (measured boot through the firmware; always so with ``snp``)."""
-
     memory_mib: int = 512
     """Guest memory when the container has no limit."""
 
@@ -83,7 +80,6 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "tee": ("snp", "emulated", "none"),
     "task_api": ("auto", "2", "3"),
     "accelerator": ("auto", "kvm", "tcg"),
-    "firmware": ("direct", "ovmf"),
     "scratch": ("encrypted", "memory"),
 }
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {

@@ -74,6 +74,8 @@ class PrivateContainerd:
             "vhost_device_vsock": str(prefix / "bin/vhost-device-vsock"),
             "state_dir": str(self.root / "parma"),
             "data_dir": str(self.data),
+            # Formatting takes time under emulation; a gigabyte is plenty here.
+            "scratch_mib": 1024,
             "policy_dirs": [str(self.root / "policies")],
             **settings,
         }
