@@ -3,21 +3,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parma_shim.api import task_pb2
 from parma_shim.stdio import inputs
+from parma_shim.stdio.inputs import Input
+from parma_shim.stdio.outputs import open_output
+from parma_shim.stdio.pumps import MAX_UNACKNOWLEDGED, pump_input, pump_output
+from parma_shim.stdio.targets import Kind, Target
+from parma_shim.stdio.waiting import Stopper
 from parma_shim.task.process import guest_container_id
 from parma_wire.errors import Malformed, NotFound, Unavailable
+from parma_wire.guest_pb2 import StreamFrame, StreamOpen
 from parma_wire.limits import STREAM_WINDOW
 from tests.shim.support import Rig, eventually
+from ttrpc import Status, TtrpcError
 
 MANY = 500_000
 """Bytes: many times a window and a pipe."""
@@ -163,6 +173,85 @@ def test_memory_stays_within_the_window_when_nobody_reads(rig: Rig, stdout: Read
     # What left the guest is what the fifo holds and at most a window: the fake asserts the latter.
     assert len(stdout.read(total)) == total
     assert STREAM_WINDOW < MANY
+
+
+class ScriptedStream:
+    """A stream whose guest is the test: it gives frames and sees what is sent."""
+
+    def __init__(self, frames: Iterator[StreamFrame]) -> None:
+        self.frames = frames
+        self.taken = 0
+        self.sent: list[StreamFrame] = []
+        self.closed = False
+
+    def send(self, message: Any, timeout: float | None = None) -> None:  # noqa: ARG002 - as a stream has it
+        self.sent.append(message)
+
+    def recv(self, timeout: float | None = None) -> StreamFrame | None:
+        frame = next(self.frames, None)
+        if frame is None and timeout == 0:
+            raise TtrpcError(Status.DEADLINE_EXCEEDED, "nothing yet")
+        self.taken += frame is not None
+        return frame
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_guest_that_ignores_its_window_is_not_read_further(stdout: Reader) -> None:
+    flood = ScriptedStream(itertools.repeat(StreamFrame(data=b"x" * 16_000), 1000))
+    stopper = Stopper()
+    output = open_output(Target(Kind.PATH, stdout.path))
+    pump = threading.Thread(target=pump_output, args=(flood, StreamOpen(), output, stopper))
+    pump.start()
+    stdout.wait_full()
+    assert flood.taken * 16_000 <= stdout.pending() + STREAM_WINDOW + 16_000
+    stopper.stop()
+    pump.join()
+    stopper.close()
+    assert flood.closed
+
+
+def test_input_in_small_pieces_never_has_more_messages_under_way_than_the_guest_takes(stdin: str) -> None:
+    def guest() -> Iterator[StreamFrame]:
+        # Acknowledges only when asked to; each question comes with what is under way.
+        for _ in range(2000):
+            under_way = len(stream.sent) - 1 - stream.taken
+            assert under_way <= MAX_UNACKNOWLEDGED
+            most.append(under_way)
+            if under_way == MAX_UNACKNOWLEDGED:
+                yield StreamFrame(window_update=1)
+            else:
+                os.write(client, b"i")
+                yield None  # type: ignore[misc]
+
+    most: list[int] = []
+    stream = ScriptedStream(guest())
+    source = Input(stdin)
+    client = os.open(stdin, os.O_WRONLY)
+    stopper = Stopper()
+    pump_input(stream, StreamOpen(), source, stopper)
+    os.close(client)
+    stopper.close()
+    assert max(most) == MAX_UNACKNOWLEDGED
+
+
+def test_a_connection_that_is_gone_lets_go_of_the_input(rig: Rig, stdin: str) -> None:
+    rig.create("a", "cat", stdin=stdin)
+    io = rig.env.tasks.find("a").io
+    assert io is not None
+    assert io._connection is not None
+    io._connection.close()
+    io.start_input()
+
+    def nobody_reads() -> bool:
+        try:
+            os.close(os.open(stdin, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return True
+        return False
+
+    eventually(nobody_reads, "the input to be closed")
 
 
 def test_the_reader_may_come_and_go(rig: Rig, stdout: Reader) -> None:

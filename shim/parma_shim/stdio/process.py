@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from parma_shim.stdio.waiting import Stopper
 from parma_shim.task.ports import Stream, StreamConnection
 from parma_wire import guest_pb2
 from parma_wire.errors import NotFound, Unsupported
+from ttrpc import TtrpcError
 
 STREAMS: Final = "parma.guest.v1.Streams"
 
@@ -94,7 +96,7 @@ class ProcessIO:
             self._input = source
             if self._input_finished:
                 source.finish()
-        self._start(lambda: pump_input(self._stream(), self._opening(guest_pb2.STDIN), source, self._input_stopper))
+        self._start(partial(self._run_input, source))
 
     def finish_input(self) -> None:
         """CloseIO: the process gets what has been written so far, then the end."""
@@ -147,9 +149,18 @@ class ProcessIO:
             else:
                 self._outputs[kind] = open_output(target)
 
+    def _run_input(self, source: Input) -> None:
+        try:
+            # Without a connection there is no stream, and the machine's end is reported elsewhere.
+            with contextlib.suppress(TtrpcError):
+                pump_input(self._stream(), self._opening(guest_pb2.STDIN), source, self._input_stopper)
+        finally:
+            source.close()
+
     def _run_output(self, opening: guest_pb2.StreamOpen, output: Output) -> None:
         try:
-            pump_output(self._stream(), opening, output, self._output_stopper)
+            with contextlib.suppress(TtrpcError):
+                pump_output(self._stream(), opening, output, self._output_stopper)
         finally:
             output.close()
             with self._drained:

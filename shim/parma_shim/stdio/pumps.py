@@ -22,6 +22,10 @@ TAKE_EVERY: Final = 0.25
 """Seconds. While a reader is slow, messages are still taken off the connection: only so many fit into the stream's
 inbox, and a process may write its bytes one by one."""
 
+MAX_UNACKNOWLEDGED: Final = 32
+"""Messages of input on their way: half of what fits into the guest's inbox, as a client may write its bytes one by
+one. The guest acknowledges each message by itself."""
+
 
 def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: Stopper) -> None:
     """From the guest to ``output``, until the guest says that this was all, or is gone. Closes ``output``."""
@@ -44,8 +48,11 @@ def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: St
 
 
 def _receive(stream: Stream, held: bytearray, *, wait: bool) -> bool:
-    """Adds what has arrived to ``held``, which the window bounds; ``True`` when nothing will follow."""
-    while True:
+    """Adds what has arrived to ``held``; ``True`` when nothing will follow.
+
+    The window bounds ``held``. A guest that ignores its window is read no further until something was written.
+    """
+    while len(held) < STREAM_WINDOW:
         try:
             frame = stream.recv(None if wait else 0)
         except TtrpcError as error:
@@ -54,6 +61,7 @@ def _receive(stream: Stream, held: bytearray, *, wait: bool) -> bool:
             return True
         held += frame.data
         wait = False
+    return False
 
 
 def pump_input(stream: Stream, opening: StreamOpen, source: Input, stopper: Stopper) -> None:
@@ -68,13 +76,14 @@ def pump_input(stream: Stream, opening: StreamOpen, source: Input, stopper: Stop
 
 
 def _send_all(stream: Stream, source: Input, stopper: Stopper) -> None:
-    credit = STREAM_WINDOW
+    credit, messages = STREAM_WINDOW, MAX_UNACKNOWLEDGED
     while True:
-        gained = _credit(stream, wait=credit <= 0)
+        gained = _credit(stream, wait=credit <= 0 or messages <= 0)
         if gained is None:
             return  # the process closed its stdin, or ended
-        credit += gained
-        if credit <= 0:
+        credit += gained[0]
+        messages += gained[1]
+        if credit <= 0 or messages <= 0:
             continue
         data = source.read(min(credit, MAX_STREAM_DATA), stopper)
         if data is None:
@@ -87,18 +96,21 @@ def _send_all(stream: Stream, source: Input, stopper: Stopper) -> None:
             return
         stream.send(StreamFrame(data=data))
         credit -= len(data)
+        messages -= 1
 
 
-def _credit(stream: Stream, *, wait: bool) -> int | None:
-    """Bytes of credit that have come back; ``None`` when the guest has closed the stream."""
-    total = 0
-    while True:
+def _credit(stream: Stream, *, wait: bool) -> tuple[int, int] | None:
+    """Bytes and messages that were acknowledged; ``None`` when the guest has closed the stream."""
+    total = count = 0
+    while count < MAX_UNACKNOWLEDGED:
         try:
-            frame = stream.recv(None if wait and not total else 0)
+            frame = stream.recv(None if wait and not count else 0)
         except TtrpcError as error:
             if error.code == Status.DEADLINE_EXCEEDED:
-                return total
+                break
             raise
         if frame is None or frame.eof:
             return None
         total += frame.window_update
+        count += 1
+    return total, count
