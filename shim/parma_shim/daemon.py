@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parma_shim.events import Publisher
     from parma_shim.task.environment import Environment
     from parma_shim.task.ports import Group
+    from parma_shim.task.process import Container
 
 CONNECT_PATIENCE: Final = 60.0
 """Seconds without any connection after which nobody will come."""
@@ -68,10 +69,9 @@ def run(boot: Bootstrap, *, group: str, bundle_dir: str, socket_path: str, liste
         daemon.serve(socket.socket(fileno=listener_fd))
     except Exception as error:  # noqa: BLE001 - the last chance to say why
         log.write("error", f"the shim failed: {type(error).__name__}: {error}")
-        return 1
-    finally:
         _unlink(socket_path)
-    return 0
+        return 1
+    return 0  # serve() has removed the socket; by now its path may be a new shim's
 
 
 def _load_config(boot: Bootstrap) -> Config | ParmaError:
@@ -117,6 +117,7 @@ class Daemon:
             publish=self._events.publish,
             log=log,
             on_created=self._write_state,
+            on_deleted=self._hand_over,
         )
         service = TaskService(self._env, shutdown=self._loop.stop)
         self._server = ttrpc.Server(accept=self._accept, log=log.warning)
@@ -150,8 +151,11 @@ class Daemon:
             self._loop.stop()
 
     def _is_idle(self) -> bool:
+        return not self._left()
+
+    def _left(self) -> list[Container]:
         with self._env.tasks.changed:
-            return not self._env.tasks.all()
+            return self._env.tasks.all()
 
     def _end(self) -> None:
         """Nothing is left afterwards; what does not go in time is left to ``delete``."""
@@ -210,6 +214,15 @@ class Daemon:
             bundle.write_state(self._bundle, state)
         except OSError as error:
             self._log.warning(f"cannot write {bundle.STATE}: {error}")
+
+    def _hand_over(self, bundle_dir: str, task_pid: int) -> None:
+        """Which bundle's ``delete`` ends the group: when its container goes before the others, another one's."""
+        left = self._left()
+        if not left or os.path.realpath(bundle_dir) != os.path.realpath(self._bundle):
+            return
+        self._bundle = left[0].bundle
+        self._write_state(task_pid)
+        _unlink(f"{bundle_dir}/{bundle.STATE}")
 
     def _publish_status(self, topic: str, status: Mapping[str, Any]) -> None:
         """An attestation verdict as an event.

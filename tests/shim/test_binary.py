@@ -248,6 +248,23 @@ def test_delete_of_another_container_of_the_group_leaves_the_shim_alone(binary: 
         assert call("Connect", task_pb2.ConnectRequest(id="pod")).shim_pid == daemon_of(first).pid
 
 
+def test_delete_of_the_container_that_made_the_shim_spares_the_groups_others(binary: Binary, short_path: Path) -> None:
+    group = {"io.containerd.runc.v2.group": "g"}
+    places = {name: bundle(short_path / name, annotations=group) for name in ("one", "two")}
+    answer = binary.start("one", places["one"])
+    binary.start("two", places["two"])
+    pid = daemon_of(places["one"]).pid
+    with task_stub(answer["address"]) as call:
+        for name, place in places.items():
+            call("Create", task_pb2.CreateTaskRequest(id=name, bundle=str(place)))
+        call("Delete", task_pb2.DeleteRequest(id="one"))
+        assert binary.run("delete", "one", here=places["one"], extra=("-bundle", str(places["one"]))).returncode == 0
+        assert call("State", task_pb2.StateRequest(id="two")).id == "two"
+    assert binary.run("delete", "two", here=places["two"], extra=("-bundle", str(places["two"]))).returncode == 0
+    assert ended(pid)
+    assert list(binary.sockets.iterdir()) == []
+
+
 def test_delete_does_not_kill_a_process_that_only_has_the_number(binary: Binary, here: Path) -> None:
     state = bundle_files.State(socket=f"{binary.sockets}/none", pid=os.getpid(), started=1)
     bundle_files.write_state(str(here), state)

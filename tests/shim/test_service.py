@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,6 +173,16 @@ def test_sigkill_of_the_only_container_ends_the_machine_whatever_the_policy_says
     assert rig.wait("a") == 137
 
 
+def test_sigkill_ends_the_machine_of_a_guest_that_takes_no_more_changes(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.refuse_signals = FailedPrecondition("the container group takes no more changes")
+    with pytest.raises(FailedPrecondition):
+        kill(rig, "a", 15)
+    kill(rig, "a")
+    assert rig.wait("a") == 137
+
+
 def test_sigkill_of_one_of_two_containers_can_be_denied(rig: Rig) -> None:
     rig.run("a")
     rig.run("b")
@@ -314,6 +325,28 @@ def test_an_exec_that_outlives_init_is_killed_and_reported_first(rig: Rig, monke
     assert rig.wait("a") == 0
     assert rig.wait("a", "e") == 137
     assert rig.topics()[-2:] == ["/tasks/exit e", "/tasks/exit a"]
+
+
+def test_an_exec_whose_start_is_answered_after_inits_exit_is_never_reported(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "EXECS", 0.05)
+    rig.run("a")
+    rig.exec("a", "e", "sleep")
+    init = rig.group.guest.process(guest_container_id("default", "a"))
+    execute = rig.group.guest.exec_process
+
+    def late(*arguments: Any, **options: Any) -> int:
+        pid = execute(*arguments, **options)
+        init.exit(0)
+        assert rig.wait("a") == 0
+        return pid
+
+    monkeypatch.setattr(rig.group.guest, "exec_process", late)
+    with pytest.raises(FailedPrecondition, match="ended while exec e"):
+        rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
+    assert rig.status("a", "e") == "STOPPED"
+    assert rig.topics()[-2:] == ["/tasks/exec-added e", "/tasks/exit a"]
 
 
 def test_the_machines_death_ends_everything_once(rig: Rig) -> None:

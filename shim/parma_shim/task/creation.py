@@ -150,16 +150,10 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
         process.apply(Event.START)
     try:
         pid = _start_exec(env, process, deadline) if exec_id else _start_init(env, process, deadline)
+        _started(env, process, pid)
     except BaseException:
         _start_failed(env, process)
         raise
-    with env.tasks.changed:
-        if process.state is not State.STARTING:
-            raise Unavailable(f"{process.title} ended while it was being started")
-        process.pid = pid
-        process.apply(Event.STARTED)
-        _publish_start(env, process)
-        env.tasks.changed.notify_all()
     if exec_id:
         exits.watch(env, process)
     else:
@@ -197,6 +191,20 @@ def _start_exec(env: Environment, process: Process, deadline: float | None) -> i
     io.connect(connection, container.guest_id, process.guest_exec_id)
     io.start_input()
     return pid
+
+
+def _started(env: Environment, process: Process, pid: int) -> None:
+    """Event and state in one step. After a container's exit nothing of its execs is reported any more."""
+    init = process.container.init
+    with env.tasks.changed:
+        if process.state is not State.STARTING:
+            raise Unavailable(f"{process.title} ended while it was being started")
+        if process is not init and init.state in ENDED:
+            raise FailedPrecondition(f"{init.title} ended while {process.title} was being started")
+        process.pid = pid
+        process.apply(Event.STARTED)
+        _publish_start(env, process)
+        env.tasks.changed.notify_all()
 
 
 def _start_failed(env: Environment, process: Process) -> None:

@@ -33,18 +33,21 @@ class Environment:
         publish: Callable[[str, Message], None],
         log: Log,
         on_created: Callable[[int], None] = lambda _pid: None,
+        on_deleted: Callable[[str, int], None] = lambda _bundle, _pid: None,
     ) -> None:
         """
         Args:
             make_group: called once, for the first container.
             publish: queues an event; called in the order in which things happened, and never blocks.
             on_created: told the process id that containerd is told.
+            on_deleted: told the bundle and process id of a container that is gone, before Delete is answered.
         """
         self.namespace: Final = namespace
         self.tasks: Final = Tasks()
         self.publish: Final = publish
         self.log: Final = log
         self.on_created: Final = on_created
+        self.on_deleted: Final = on_deleted
         self.closing = False
         """Nothing new is begun; the process is about to end."""
         self._make_group = make_group

@@ -103,7 +103,7 @@ def _report(env: Environment, process: Process, status: int, *, oom_killed: bool
 def _finish_execs(env: Environment, container: Container) -> None:
     """Waits for the execs of a container whose first process has ended; ends those that stay."""
     with env.tasks.changed:
-        if env.tasks.changed.wait_for(lambda: not _running_execs(container), EXECS):
+        if env.tasks.changed.wait_for(lambda: not (_running_execs(container) or _starting_execs(container)), EXECS):
             return
         left = _running_execs(container)
     for process in left:
@@ -119,6 +119,11 @@ def _finish_execs(env: Environment, container: Container) -> None:
 
 def _running_execs(container: Container) -> list[Process]:
     return [process for process in container.execs.values() if process.state in ALIVE and process.pid]
+
+
+def _starting_execs(container: Container) -> list[Process]:
+    """Those that may just be known to run; one that stays so is refused by its Start (``creation``)."""
+    return [process for process in container.execs.values() if process.state is State.STARTING]
 
 
 def _soon() -> float:

@@ -54,6 +54,8 @@ def delete(env: Environment, container_id: str, exec_id: str) -> Deleted:
         _forget_in_guest(env, process)
     finally:
         _forget(env, process)
+    if not exec_id:
+        env.on_deleted(process.container.bundle, process.pid)
     return _result(process)
 
 

@@ -130,7 +130,7 @@ class TaskService:
             if not forced or not self._is_alone(process.container):
                 raise
             self._env.kill_machine(f"{process.title} is to be killed")
-        except Unavailable as error:  # or DeadlineExceeded
+        except (Unavailable, FailedPrecondition) as error:  # or DeadlineExceeded; or a guest that is poisoned
             if not forced:
                 raise
             self._env.kill_machine(f"{process.title} cannot be killed: {error}")
