@@ -254,7 +254,8 @@ class Group:
             found = self._container(container)
             if found.init.exited:
                 return []
-            names = {process.pid: exec_id for exec_id, process in found.execs.items() if not process.exited}
+            execs = list(found.execs.items())  # a copy in one step: reads do not hold the lock
+            names = {process.pid: exec_id for exec_id, process in execs if not process.exited}
             pids = self._host.cgroup(container).pids()
             return [(pid, names.get(pid, ExecId("")), pid == found.init.pid) for pid in pids]
 
@@ -278,9 +279,10 @@ class Group:
             self._host.cgroup(container).freeze(False)
 
     def update(self, container: ContainerId, resources: Resources) -> None:
-        """Other limits."""
+        """Other limits, also before the start."""
         with self._enforcer.change("UpdateResources"):
-            self._container(container).require_running()
+            if self._container(container).init.exited:
+                raise FailedPrecondition("the container has stopped")
             self._runtime.update(container, oci.resources(resources))
 
     def find_for_stream(self, container: ContainerId, exec_id: ExecId) -> Process:

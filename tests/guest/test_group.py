@@ -12,8 +12,9 @@ import pytest
 
 from parma_guest import requests
 from parma_guest.decisions import Verdict
+from parma_guest.processes import Process
 from parma_guest.requests import MountDevice, MountOverlay, MountScratch, SignalProcess
-from parma_guest.values import Capabilities, ExecId, LayerTarget, RootHash
+from parma_guest.values import Capabilities, ExecId, LayerTarget, Resources, RootHash
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import (
     AlreadyExists,
@@ -403,3 +404,30 @@ def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
     namespaces = rig.runtime.containers[OTHER]["linux"]["namespaces"]
     assert {"type": "pid", "path": "/proc/1000/ns/pid"} in namespaces
     assert dict(rig.engine.requests)["create_container"]["sandboxDir"] == f"/run/gcs/c/{CONTAINER}/sandboxMounts"
+
+
+def test_limits_can_be_changed_before_the_start_and_not_after_the_end(rig: Rig) -> None:
+    rootfs(rig)
+    rig.group.create(creation())
+    rig.group.update(CONTAINER, Resources(pids_limit=5))
+    assert rig.runtime.documents[-1] == {"pids": {"limit": 5}}
+    rig.runtime.children[0].finish(0)
+    with pytest.raises(FailedPrecondition, match="stopped"):
+        rig.group.update(CONTAINER, Resources(pids_limit=6))
+
+
+def test_processes_are_listed_while_others_start(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(rig)
+    rig.group.execute(execution("one"))
+
+    execs = rig.group._containers[CONTAINER].execs
+
+    def exited(process: Process) -> bool:
+        if not process.exec_id.is_init:  # in the middle of the listing
+            execs[ExecId("two")] = process
+        return False
+
+    (rig.host._directory / CONTAINER).mkdir()
+    (rig.host._directory / CONTAINER / "cgroup.procs").write_text("1000\n1001\n")
+    monkeypatch.setattr(Process, "exited", property(exited))
+    assert rig.group.processes(CONTAINER) == [(1000, "", True), (1001, "one", False)]
