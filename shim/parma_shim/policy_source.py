@@ -53,7 +53,8 @@ def require_policy(policy: bytes | None) -> bytes:
         raise Denied("the execution policy is empty")
     raise FailedPrecondition(
         "the task has no execution policy",
-        hint=f"parma policy generate IMAGE > policy.rego, then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
+        hint="parma policy generate --image IMAGE --out policy.rego, "
+        f"then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
     )
 
 

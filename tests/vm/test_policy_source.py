@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import gzip
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from parma_policy.cli import add_policy_commands
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, NotFound, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
@@ -28,8 +30,13 @@ def from_file(path: Path | str, *directories: Path) -> bytes | None:
 
 def test_without_annotations_there_is_none() -> None:
     assert policy_from_annotations({"other": "x"}, ()) is None
-    with pytest.raises(FailedPrecondition, match="parma policy generate"):
+    with pytest.raises(FailedPrecondition) as refusal:
         require_policy(None)
+    words = refusal.value.hint.partition(",")[0].split()
+    parser = argparse.ArgumentParser()
+    add_policy_commands(parser.add_subparsers())
+    assert words[0] == "parma"
+    assert parser.parse_args(words[1:]).image == "IMAGE"  # the hint is a command that exists
 
 
 def test_an_empty_policy_is_denied() -> None:
