@@ -32,6 +32,17 @@ _FEATURES: Final = (
     *("ext_attr", "dir_index", "filetype", "extent", "flex_bg", "sparse_super2", "large_file", "huge_file"),
     *("dir_nlink", "extra_isize", "uninit_bg"),
 )
+_SUPERBLOCK_BYTES: Final = 64 << 10
+"""Zeroed where dm-integrity keeps its superblock (of 4096 bytes), for it to make a new one."""
+
+_READABLE_START: Final = 256 << 10
+_READABLE_END: Final = 64 << 10
+"""Written before mkfs runs: it looks at the first sector and clears both ends, and the kernel reads ahead."""
+
+_JOURNAL_SECTORS: Final = 1024
+"""The least that makes sense: without journalling it is memory, and zeroes to be written, for nothing."""
+
+_MIN_INODES: Final = 16_384
 _WIPE_BYTES: Final = 1 << 20
 _MKFS_TIMEOUT: Final = 120.0
 
@@ -125,16 +136,19 @@ class Scratches:
         size = self._devices.size(device)
         if size < MIN_DISK_BYTES:
             raise Malformed("the scratch disk is too small", expected=f"at least {MIN_DISK_BYTES} bytes")
-        integrity = self._make_integrity(container, device, size, undo)
-        sectors = _provided_sectors(self._mapper.status(_integrity_name(container)), size)
+        self._disk.write_zeroes(device, 0, _SUPERBLOCK_BYTES)
+        sectors = usable_sectors(size)
+        integrity = self._mapper.create(_integrity_name(container), [integrity_target(device, sectors)], readonly=False)
+        undo.add(lambda: self._mapper.remove(_integrity_name(container)))
+        _check_provided(self._mapper.status(_integrity_name(container)), sectors, size)
         encrypted = self._mapper.create(
             _crypt_name(container), [crypt_target(integrity, sectors, self._random(KEY_BYTES))], readonly=False
         )
         undo.add(lambda: self._mapper.remove(_crypt_name(container)))
         # Sectors that were never written have no valid tag and cannot be read: give mkfs readable ends to look at.
         end = sectors * 512
-        self._disk.write_zeroes(encrypted, 0, _WIPE_BYTES)
-        self._disk.write_zeroes(encrypted, end - 16 * SECTOR, 16 * SECTOR)
+        self._disk.write_zeroes(encrypted, 0, _READABLE_START)
+        self._disk.write_zeroes(encrypted, end - _READABLE_END, _READABLE_END)
         self._run(mkfs_command(encrypted, end), _MKFS_TIMEOUT)
         try:
             self._kernel.mount(encrypted, directory, "ext4", syscalls.MS_NODEV, "errors=remount-ro")
@@ -142,20 +156,20 @@ class Scratches:
             raise Unavailable("the scratch file system cannot be mounted") from error
         self._devices_of[container] = device
 
-    def _make_integrity(self, container: ContainerId, device: str, size: int, undo: Undo) -> str:
-        """dm-integrity finds zeroes and writes its superblock; how much space it offers is known only then."""
-        name = _integrity_name(container)
-        self._disk.write_zeroes(device, 0, _WIPE_BYTES)
-        self._mapper.create(name, [integrity_target(device, 8)], readonly=False)
-        undo.add(lambda: self._mapper.remove(name))
-        sectors = _provided_sectors(self._mapper.status(name), size)
-        self._mapper.remove(name)
-        return self._mapper.create(name, [integrity_target(device, sectors)], readonly=False)
+
+def usable_sectors(disk_bytes: int) -> int:
+    """Sectors of 512 bytes that dm-integrity has room for on a disk, a little less than it would find out itself.
+
+    It puts a superblock and the journal first, then runs of 16 MiB, each after 128 KiB of tags: 1/129 of the rest.
+    The kernel refuses a table that is longer than what fits.
+    """
+    return (disk_bytes - disk_bytes // 128 - 2 * 2**20) // SECTOR * (SECTOR // 512)
 
 
 def integrity_target(device: str, sectors: int) -> Target:
     """Tags only, no hash of its own; written directly, as a crash of the VM ends the life of the scratch anyway."""
-    return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} D 2 block_size:{SECTOR} fix_padding")
+    options = f"block_size:{SECTOR} fix_padding journal_sectors:{_JOURNAL_SECTORS}"
+    return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} D 3 {options}")
 
 
 def crypt_target(device: str, sectors: int, key: bytes) -> Target:
@@ -169,22 +183,21 @@ def mkfs_command(device: str, size: int) -> list[str]:
 
     No backup superblocks either: they are smaller than a sector, so writing one reads the unwritten rest of it.
     """
-    bytes_per_inode = 16_384 if size < 2**30 else 65_536
+    # Inode tables are most of what is written, and all of it is encrypted: one inode for 64 KiB, more on small disks.
+    inodes = min(max(size // 65_536, _MIN_INODES), size // 16_384)
     return [
-        *(paths.MKFS_EXT4, "-q", "-F", "-b", str(SECTOR), "-I", "256", "-i", str(bytes_per_inode), "-m", "0"),
+        *(paths.MKFS_EXT4, "-q", "-F", "-b", str(SECTOR), "-I", "256", "-N", str(inodes), "-m", "0"),
         *("-O", ",".join(("none", *_FEATURES)), "-E", "num_backup_sb=0,lazy_itable_init=0,nodiscard", device),
     ]
 
 
-def _provided_sectors(status: str, device_bytes: int) -> int:
-    """The second word of dm-integrity's status: sectors it offers, rounded down to whole blocks."""
+def _check_provided(status: str, sectors: int, device_bytes: int) -> None:
+    """The second word of dm-integrity's status: how many sectors its superblock says there are."""
     words = status.split()
     if len(words) < 2 or not words[1].isdigit():
         raise Unavailable("dm-integrity's status is not understood")
-    sectors = int(words[1]) // 8 * 8
-    if not 0 < sectors * 512 < device_bytes:
+    if not sectors <= int(words[1]) < device_bytes // 512:
         raise Unavailable("dm-integrity's superblock is not the one that was written")
-    return sectors
 
 
 def _integrity_name(container: ContainerId) -> str:

@@ -70,7 +70,7 @@ class FakeMapper:
         self.devices: dict[str, Target] = {}
         self.broken: set[str] = set()
         self.stuck: set[str] = set()
-        self.provided = 100_000
+        self.provided: int | None = None
         self._numbers = itertools.count()
 
     def create(self, name: str, targets: list[Target], *, readonly: bool) -> str:
@@ -81,8 +81,7 @@ class FakeMapper:
         return f"/dev/dm-{next(self._numbers)}"
 
     def status(self, name: str) -> str:
-        assert name in self.devices
-        return f"0 {self.provided} -"
+        return f"0 {self.devices[name].length + 8 if self.provided is None else self.provided} -"
 
     def remove(self, name: str) -> None:
         if name.partition("-")[0] in self.stuck:

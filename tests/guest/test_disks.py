@@ -17,7 +17,7 @@ from parma_guest.devices import ScsiDevices
 from parma_guest.requests import MountScratch
 from parma_guest.values import RootHash
 from parma_wire.errors import DeadlineExceeded, Malformed, NotFound, Unavailable
-from tests.guest.fakes import CONTAINER, HASH, FakeDevices, FakeDisk, FakeKernel, FakeMapper, Rig
+from tests.guest.fakes import CONTAINER, DISK_BYTES, HASH, FakeDevices, FakeDisk, FakeKernel, FakeMapper, Rig
 
 
 def test_the_verity_table_is_fixed_but_for_hash_and_size() -> None:
@@ -58,8 +58,8 @@ def test_scratch_is_authenticated_encryption_with_a_fresh_key_each_time(tmp_path
         target.attach(MountScratch(CONTAINER, 3, None))
         integrity = mapper.devices[f"integrity-{CONTAINER}"]
         crypt = mapper.devices[f"crypt-{CONTAINER}"]
-        assert integrity.parameters == "/dev/sd3 0 32 D 2 block_size:4096 fix_padding"
-        assert integrity.length == crypt.length == 100_000
+        assert integrity.parameters == "/dev/sd3 0 32 D 3 block_size:4096 fix_padding journal_sectors:1024"
+        assert integrity.length == crypt.length == scratch.usable_sectors(DISK_BYTES)
         assert crypt.type == "crypt"
         cipher, key, *_ = crypt.parameters.split()
         assert cipher == "capi:authenc(hmac(sha256),xts(aes))-plain64"
@@ -69,9 +69,29 @@ def test_scratch_is_authenticated_encryption_with_a_fresh_key_each_time(tmp_path
         target.detach(CONTAINER)
         assert mapper.devices == {}
         assert kernel.mounts == []
-    assert disk.zeroed[0] == ("/dev/sd3", 0, 1 << 20)
+    assert disk.zeroed[0] == ("/dev/sd3", 0, 64 << 10)
     assert programs[0][0] == "/usr/sbin/mkfs.ext4"
     assert "lazy_itable_init=0" in programs[0][programs[0].index("-E") + 1]
+
+
+@pytest.mark.parametrize(
+    ("disk_bytes", "inodes"),
+    [(16 << 20, 1024), (256 << 20, 16_384), (1 << 30, 16_384), (4 << 30, 65_536), (10 << 30, 163_840)],
+)
+def test_there_is_an_inode_for_each_64_kib_and_more_on_small_disks(disk_bytes: int, inodes: int) -> None:
+    command = scratch.mkfs_command("/dev/dm-1", disk_bytes)
+    assert command[command.index("-N") + 1] == str(inodes)
+
+
+@given(st.integers(16 << 20, 1 << 44))
+def test_dm_integrity_has_room_for_what_is_asked_of_it(disk_bytes: int) -> None:
+    first = 4096 + (1 << 20)  # superblock; journal, rounded up to its sections
+    run, tags = 16 << 20, 128 << 10
+    runs, rest = divmod(disk_bytes - first, run + tags)
+    room = runs * run + max(0, rest - tags)
+    usable = scratch.usable_sectors(disk_bytes) * 512
+    assert room - disk_bytes // 4096 - (4 << 20) < usable <= room
+    assert usable % 4096 == 0
 
 
 @pytest.mark.parametrize("status", ["", "0", "0 x -", "0 0 -", "0 999999999999 -"])
