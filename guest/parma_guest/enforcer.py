@@ -26,7 +26,7 @@ from parma_guest.decisions import Document, Engine, Verdict, policy_digest
 from parma_guest.points import Kind, Row
 from parma_guest.tee import TeeProvider
 from parma_guest.undo import CleanupFailed
-from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable, Unverified
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
 
 LoadPolicy = Callable[[bytes], Engine]
@@ -101,8 +101,9 @@ class Enforcer:
     def set_policy(self, size: int) -> bytes:
         """Accepts the policy, once in the life of the VM; returns its SHA-256.
 
-        Raises `Malformed` when it is not a policy, `Unverified` when the VM was not launched for it. After a failure
-        the pieces are forgotten and another attempt may be made: it would have to match HOST_DATA all the same.
+        Raises `Denied` when it is not a policy or the VM was not launched for it: either is a no to all that would
+        follow. `Malformed` when pieces are missing, `Unverified` when there is no report to tell. After a failure the
+        pieces are forgotten and another attempt may be made: it would have to match HOST_DATA all the same.
         """
         with self._lock:
             self._refuse_second_policy()
@@ -111,7 +112,7 @@ class Enforcer:
                 raise Malformed("policy is incomplete", expected=f"the {size} bytes announced, at least one")
             digest = policy_digest(policy)
             self._check_host_data(digest)
-            engine = self._load_policy(policy)
+            engine = self._load(policy)
             self._state = engine.initial_state()
             self._engine = engine
             return digest
@@ -164,12 +165,18 @@ class Enforcer:
         if self._engine is not None:
             raise FailedPrecondition("an execution policy is set already; there is no second one")
 
+    def _load(self, policy: bytes) -> Engine:
+        try:
+            return self._load_policy(policy)
+        except Malformed as error:
+            raise Denied(error.message, expected=error.expected, hint=error.hint) from error
+
     def _check_host_data(self, digest: bytes) -> None:
         host_data = self._tee.host_data()
         if host_data is None:  # tee = none: nothing vouches for any policy, and Hello says so
             return
         if not hmac.compare_digest(host_data, digest):
-            raise Unverified(
+            raise Denied(
                 "the policy is not the one that this VM was launched for",
                 expected=f"SHA-256 {host_data.hex()} (HOST_DATA), not {digest.hex()}",
             )

@@ -12,7 +12,7 @@ import pytest
 
 from parma_guest.enforcer import Enforcer
 from parma_guest.undo import CleanupFailed, Undo
-from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable, Unverified
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
 from tests.guest.fakes import FakeEngine, Rig
 
@@ -58,7 +58,7 @@ def test_the_policy_of_host_data_is_accepted_once() -> None:
 @pytest.mark.parametrize("policy", [POLICY + b"\n", b"\xef\xbb\xbf" + POLICY, POLICY[:-1], POLICY.upper()])
 def test_any_other_bytes_are_refused_and_the_right_ones_still_accepted(policy: bytes) -> None:
     target = enforcer()
-    with pytest.raises(Unverified, match="launched for"):
+    with pytest.raises(Denied, match="launched for"):
         give(target, policy)
     assert not target.has_policy
     give(target)
@@ -82,10 +82,10 @@ def test_no_report_means_no_policy() -> None:
 
 def test_a_policy_that_cannot_be_read_is_not_set() -> None:
     def refuse(_policy: bytes) -> FakeEngine:
-        raise Malformed("not a policy")
+        raise Malformed("not a policy", expected="one")
 
     target = Enforcer(Tee(None), refuse)
-    with pytest.raises(Malformed):
+    with pytest.raises(Denied, match="not a policy; expected one"):
         give(target)
     assert not target.has_policy
 

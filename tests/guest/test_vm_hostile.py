@@ -86,7 +86,7 @@ def test_an_emulated_vm_accepts_the_policy_of_its_host_data_and_no_other(tmp_pat
     with vm.running(tmp_path / "vm", tee="emulated") as guest:
         assert guest.call("Hello", pb.HelloRequest()).tee == "emulated"
         SecureProcessor(tmp_path / "keys", hashlib.sha256(policy).digest()).serve(guest)
-        with pytest.raises(FailedPrecondition, match="launched for"):
+        with pytest.raises(Denied, match="launched for"):
             guest.set_policy(policy + b"\n")
         with pytest.raises(FailedPrecondition, match="no execution policy"):
             guest.call("Evidence", pb.EvidenceRequest(report_data=bytes(64)))
