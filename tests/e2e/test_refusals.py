@@ -118,7 +118,7 @@ def test_another_image_under_the_same_command_is_denied(host_21: Host, name: str
 
 def test_a_layer_with_one_bit_changed_is_not_run(own_host: Host, name: str) -> None:
     assert own_host.run(name, HELLO, "--rm").returncode == 0
-    demo.corrupt_layer(own_host.daemon.data / "layers", b"BusyBox v")
+    demo.corrupt_layer(own_host.daemon.data / "layers", b"\x7fELF")
     done = refused(own_host, name, "--annotation", f"io.parma.policy-file={own_host.policy(HELLO)}")
     assert "verity" in done.stderr
 

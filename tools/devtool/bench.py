@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -101,6 +102,8 @@ class Bench:
         bundle.mkdir(parents=True)
         (bundle / "config.json").write_text('{"ociVersion":"1.2.0","annotations":{}}')
         (bundle / "rootfs").mkdir()
+        os.mkfifo(bundle / "log", 0o700)
+        log = os.open(bundle / "log", os.O_RDWR | os.O_NONBLOCK)
         address = str(self.daemon.address)
         environment = self.daemon.environment() | {
             "TTRPC_ADDRESS": f"{address}.ttrpc",
@@ -112,8 +115,9 @@ class Bench:
         command = [BINARY[runtime], "-namespace", "bench", "-address", address]
         command += ["-publish-binary", str(self.daemon.binaries / "containerd"), "-id", name]
 
-        def execute(*words: str) -> None:
-            subprocess.run(
+        def execute(*words: str) -> tuple[float, bytes]:
+            began = time.perf_counter()
+            done = subprocess.run(
                 [*command, *words],
                 cwd=bundle,
                 env=environment,
@@ -121,12 +125,12 @@ class Bench:
                 capture_output=True,
                 check=True,
             )
+            return (time.perf_counter() - began) * 1000, done.stdout
 
-        start = milliseconds(lambda: execute("start"))
-        address_file = bundle / "address"
-        socket_address = address_file.read_text() if address_file.exists() else ""
-        self._shutdown(socket_address, name)
-        delete = milliseconds(lambda: execute("-bundle", str(bundle), "delete"))
+        start, answer = execute("start")
+        self._shutdown(json.loads(answer)["address"], name)
+        delete, _ = execute("-bundle", str(bundle), "delete")
+        os.close(log)
         return start if action == "start" else delete
 
     def _shutdown(self, address: str, name: str) -> None:
@@ -142,7 +146,7 @@ class Bench:
             connection.connect(address.removeprefix("unix://"))
             client = Client(connection)
             request = task_pb2.ShutdownRequest(id=name, now=True)
-            client.call("containerd.task.v2.Task", "Shutdown", request, empty_pb2.Empty, timeout=10)
+            client.call("containerd.task.v3.Task", "Shutdown", request, empty_pb2.Empty, timeout=10)
             while not client.closed:
                 time.sleep(0.002)
 

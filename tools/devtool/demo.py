@@ -112,7 +112,7 @@ def demonstrate(daemon: PrivateContainerd, archive: Path) -> None:
     daemon.remove_containers()
 
     title("Refused: a layer with one byte changed on the host")
-    corrupt_layer(daemon.data / "layers", b"BusyBox v")
+    corrupt_layer(daemon.data / "layers", b"\x7fELF")
     done = run(daemon, policy, "tampered", COMMAND, "--rm")
     expect(done.returncode != 0 and "hello" not in done.stdout, "a refusal")
 
