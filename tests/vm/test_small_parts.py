@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,35 @@ def test_scratch_space_is_sparse_and_has_no_name(tmp_path: Path) -> None:
     assert list((tmp_path / "scratch").iterdir()) == []
     assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     os.close(fd)
+
+
+def test_a_full_disk_is_said_before_a_guest_runs_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nearly_full = SimpleNamespace(f_bavail=10, f_frsize=MIB)
+    monkeypatch.setattr(os, "statvfs", lambda _path: nearly_full)
+    os.close(disks.open_scratch(tmp_path, 10 * MIB))
+    with pytest.raises(Unavailable, match="the disk is full; expected 64 MiB free, not 10"):
+        disks.open_scratch(tmp_path, 1 << 30)
+
+
+class Monitor:
+    """Remembers commands."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, dict[str, Any]]] = []
+
+    def execute(self, command: str, arguments: dict[str, Any], **_options: object) -> None:
+        self.commands.append((command, arguments))
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_a_write_that_fails_is_the_guests_to_know(tmp_path: Path, readonly: bool) -> None:
+    """QEMU would stop the VM when the host's disk is full, and nobody would learn why nothing goes on."""
+    monitor = Monitor()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    disks.Disks(monitor).attach(fd, readonly=readonly, deadline=0)  # type: ignore[arg-type]
+    os.close(fd)
+    (device,) = (arguments for command, arguments in monitor.commands if command == "device_add")
+    assert device.get("werror") == (None if readonly else "report")
 
 
 def test_scratch_space_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:

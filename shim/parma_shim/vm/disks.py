@@ -18,6 +18,9 @@ from parma_wire.errors import NotFound, ParmaError, Unavailable
 
 MAX_DISKS: Final = 255
 
+_SURELY_NEEDED: Final = 64 << 20
+"""Bytes of a scratch file that making its file system takes, about."""
+
 
 class Disks:
     """Attached disks of one VM. Safe for several threads."""
@@ -73,6 +76,9 @@ class Disks:
             node["discard"] = "unmap"
         execute("blockdev-add", node, deadline=deadline)
         device = {"driver": "scsi-hd", "id": _device(unit), "bus": f"{SCSI_CONTROLLER}.0", "drive": _node(unit)}
+        if not readonly:
+            # QEMU's own choice would be to stop the VM without a word when the host's disk is full.
+            device["werror"] = "report"
         execute("device_add", {**device, "scsi-id": 0, "lun": unit}, deadline=deadline)
 
     def _undo(self, unit: int, deadline: float) -> None:
@@ -109,6 +115,7 @@ def open_scratch(directory: Path, size: int) -> int:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_room(directory, min(size, _SURELY_NEEDED))
         fd = _open_nameless(directory)
         try:
             os.ftruncate(fd, size)
@@ -118,6 +125,16 @@ def open_scratch(directory: Path, size: int) -> int:
     except OSError as error:
         raise Unavailable(f"cannot make scratch space in {directory}: {error.strerror}") from error
     return fd
+
+
+def _require_room(directory: Path, needed: int) -> None:
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if free < needed:
+        raise Unavailable(
+            f"cannot make scratch space in {directory}: the disk is full",
+            expected=f"{needed >> 20} MiB free, not {free >> 20}",
+        )
 
 
 def _open_nameless(directory: Path) -> int:
