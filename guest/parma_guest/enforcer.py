@@ -26,6 +26,7 @@ from parma_guest.decisions import Document, Engine, Verdict, policy_digest
 from parma_guest.points import Kind, Row
 from parma_guest.tee import TeeProvider
 from parma_guest.undo import CleanupFailed
+from parma_snp.binding import report_data_for_nonce
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
 
@@ -117,11 +118,11 @@ class Enforcer:
             self._engine = engine
             return digest
 
-    def evidence(self, report_data: bytes) -> bytes:
-        """A report over ``report_data`` (64 bytes); b"" without a TEE."""
+    def evidence(self, nonce: bytes) -> bytes:
+        """A report that answers ``nonce`` (64 bytes), bound by `report_data_for_nonce`; b"" without a TEE."""
         with self._lock:
             self._policy()
-            return self._tee.report(report_data)
+            return self._tee.report(report_data_for_nonce(nonce))
 
     @contextmanager
     def change(self, method: str) -> Iterator[Asker]:

@@ -49,7 +49,7 @@ MAX_CAPABILITIES: Final = 64
 MAX_SYSCTLS: Final = 32
 MIN_SCRATCH_BYTES: Final = 1 << 20
 MAX_SCRATCH_BYTES: Final = 1 << 40
-REPORT_DATA_BYTES: Final = 64
+NONCE_BYTES: Final = 64
 MAX_SIGNAL: Final = 64
 _MAX_ID: Final = 2**31 - 1  # uids and gids; the upper half of 32 bits has special meanings (-1, -2)
 
@@ -169,11 +169,11 @@ def put_policy(message: pb.PutPolicyRequest) -> tuple[int, bytes]:
     return message.offset, message.data
 
 
-def report_data(message: pb.EvidenceRequest) -> bytes:
-    """The 64 bytes to be put into a report."""
-    if len(message.report_data) != REPORT_DATA_BYTES:
-        raise Malformed("report_data has a bad size", expected=f"{REPORT_DATA_BYTES} bytes")
-    return message.report_data
+def nonce(message: pb.EvidenceRequest) -> bytes:
+    """The 64 bytes that the report is to answer."""
+    if len(message.nonce) != NONCE_BYTES:
+        raise Malformed("nonce has a bad size", expected=f"{NONCE_BYTES} bytes")
+    return message.nonce
 
 
 def mount_device(message: pb.MountDeviceRequest) -> MountDevice:

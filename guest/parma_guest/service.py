@@ -76,7 +76,7 @@ class GuestService:
     @guarded
     def Evidence(self, request: pb.EvidenceRequest, _context: CallContext) -> pb.EvidenceResponse:  # noqa: N802
         """A report."""
-        return pb.EvidenceResponse(report=self._enforcer.evidence(requests.report_data(request)))
+        return pb.EvidenceResponse(report=self._enforcer.evidence(requests.nonce(request)))
 
     @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802

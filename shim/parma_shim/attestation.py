@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parma_shim.config import Config
-from parma_shim.guest import REPORT_DATA_SIZE
+from parma_shim.guest import NONCE_SIZE
 from parma_shim.helpers.call import Helper
 from parma_shim.vm import files
 from parma_shim.vm.session import Session
@@ -124,7 +124,7 @@ class Attester:
                     self._log(f"no attested-policy status: {error}")
 
     def _round(self, session: Session) -> None:
-        nonce = os.urandom(REPORT_DATA_SIZE)
+        nonce = os.urandom(NONCE_SIZE)
         report = session.guest.evidence(nonce)
         with self._lock:
             if self._session is not session:
@@ -144,7 +144,7 @@ class Attester:
         return {
             "tee": spec.tee,
             "report": binascii.b2a_base64(report, newline=False).decode(),
-            "report_data": nonce.hex(),
+            "nonce": nonce.hex(),
             "host_data": spec.host_data.hex(),
             "measurement": measurement,
             "authority": str(config.data_dir / "emulated"),

@@ -22,7 +22,7 @@ from ttrpc import TtrpcError
 SERVICE: Final = "parma.guest.v1.Guest"
 
 REPORT_SIZE: Final = 1184
-REPORT_DATA_SIZE: Final = 64
+NONCE_SIZE: Final = 64
 MAX_PROCESSES: Final = 32768
 _MAX_PID: Final = 1 << 22
 _MAX_TEXT: Final = 2000
@@ -95,9 +95,9 @@ class GuestClient:
             raise Malformed("the guest's digest of the policy has the wrong size", expected="32 bytes")
         return answer.policy_sha256
 
-    def evidence(self, report_data: bytes, *, deadline: float | None = None) -> bytes:
-        """A report over 64 bytes of the caller's; empty with tee = "none"."""
-        request = pb.EvidenceRequest(report_data=report_data)
+    def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
+        """A report that answers 64 random bytes of the caller's; empty with tee = "none"."""
+        request = pb.EvidenceRequest(nonce=nonce)
         report = self._call("Evidence", request, pb.EvidenceResponse, deadline).report
         if len(report) not in {0, REPORT_SIZE}:
             raise Malformed("the guest's report has the wrong size", expected=f"{REPORT_SIZE} bytes")

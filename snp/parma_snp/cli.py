@@ -77,11 +77,18 @@ def _add_verify(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         required=True,
         help="an acceptable launch measurement (parma measure); may be repeated",
     )
-    verify.add_argument(
+    fresh = verify.add_mutually_exclusive_group()
+    fresh.add_argument(
+        "--nonce",
+        type=_hex_of(64),
+        metavar="HEX",
+        help="the 64 random bytes for which you asked the guest for evidence",
+    )
+    fresh.add_argument(
         "--report-data",
         type=_hex_of(64),
         metavar="HEX",
-        help="the 64 fresh bytes you asked for; without, freshness is not checked",
+        help="REPORT_DATA itself, for reports that a workload asked for; without either, freshness is not checked",
     )
     verify.add_argument(
         "--allow-provisional", action="store_true", help="accept firmware that the host can still roll back"
@@ -169,11 +176,15 @@ def _roots(options: argparse.Namespace) -> TrustAnchors:
 
 def _expected(options: argparse.Namespace, host_data: bytes) -> Expected:
     from parma_snp.appraise import UNCHECKED, Expected
+    from parma_snp.binding import report_data_for_nonce
 
+    report_data = options.report_data
+    if options.nonce is not None:
+        report_data = report_data_for_nonce(options.nonce)
     return Expected(
         host_data=host_data,
         measurement=tuple(options.measurement),
-        report_data=options.report_data if options.report_data is not None else UNCHECKED,
+        report_data=report_data if report_data is not None else UNCHECKED,
         allow_provisional=options.allow_provisional,
         vlek_csp_ids=tuple(options.allow_csp),
     )

@@ -52,7 +52,14 @@ def test_the_policy_of_host_data_is_accepted_once() -> None:
     for attempt in (lambda: target.put_policy(0, b"x"), lambda: target.set_policy(1)):
         with pytest.raises(FailedPrecondition, match="already"):
             attempt()
-    assert target.evidence(bytes(64)) == b"report over " + bytes(64)
+
+
+def test_report_data_is_bound_to_the_nonce_and_not_chosen_by_the_host() -> None:
+    target = enforcer()
+    give(target)
+    nonce = hashlib.sha512(b"a key of the host's").digest()
+    bound = hashlib.sha512(b"parma.evidence.v1\0" + nonce).digest()
+    assert target.evidence(nonce) == b"report over " + bound
 
 
 @pytest.mark.parametrize("policy", [POLICY + b"\n", b"\xef\xbb\xbf" + POLICY, POLICY[:-1], POLICY.upper()])

@@ -105,7 +105,7 @@ def test_an_unknown_field_is_refused_however_deep() -> None:
 
 PARSERS: dict[Any, Callable[[Any], object]] = {
     pb.PutPolicyRequest: requests.put_policy,
-    pb.EvidenceRequest: requests.report_data,
+    pb.EvidenceRequest: requests.nonce,
     pb.MountDeviceRequest: requests.mount_device,
     pb.MountScratchRequest: requests.mount_scratch,
     pb.MountOverlayRequest: requests.mount_overlay,

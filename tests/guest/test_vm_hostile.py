@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parma_snp import report as snp_report
+from parma_snp.binding import report_data_for_nonce
 from parma_snp.emulated import ensure_authority
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, FailedPrecondition, Unavailable
@@ -89,13 +90,13 @@ def test_an_emulated_vm_accepts_the_policy_of_its_host_data_and_no_other(tmp_pat
         with pytest.raises(Denied, match="launched for"):
             guest.set_policy(policy + b"\n")
         with pytest.raises(FailedPrecondition, match="no execution policy"):
-            guest.call("Evidence", pb.EvidenceRequest(report_data=bytes(64)))
+            guest.call("Evidence", pb.EvidenceRequest(nonce=bytes(64)))
         assert guest.set_policy(policy) == hashlib.sha256(policy).digest()
         with pytest.raises(FailedPrecondition, match="already"):
             guest.set_policy(policy)
         nonce = os.urandom(64)
-        report = guest.call("Evidence", pb.EvidenceRequest(report_data=nonce)).report
-        assert snp_report.parse(report).report_data == nonce
+        report = guest.call("Evidence", pb.EvidenceRequest(nonce=nonce)).report
+        assert snp_report.parse(report).report_data == report_data_for_nonce(nonce)
         assert snp_report.parse(report).host_data == hashlib.sha256(policy).digest()
         with pytest.raises(Denied):  # this policy has no containers
             guest.call(

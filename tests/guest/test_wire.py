@@ -80,7 +80,7 @@ def test_hello_needs_no_policy(served: Served) -> None:
 
 def test_everything_else_does(served: Served) -> None:
     assert code(served, "MountDevice", layer()) == Status.FAILED_PRECONDITION
-    assert code(served, "Evidence", pb.EvidenceRequest(report_data=bytes(64))) == Status.FAILED_PRECONDITION
+    assert code(served, "Evidence", pb.EvidenceRequest(nonce=bytes(64))) == Status.FAILED_PRECONDITION
     set_policy(served, b"p" * 50_000)
     served.call("MountDevice", layer())
     assert served.rig.kernel.mounted() == ["/run/mounts/scsi/m0"]

@@ -73,6 +73,11 @@ def test_it_says_when_freshness_is_not_checked(files: Path, capsys: pytest.Captu
     assert "not checked: report_data" in capsys.readouterr().out
 
 
+def test_a_nonce_is_checked_as_the_guest_bound_it(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parma(*wanted(files), *allowed(files), "--nonce", REPORT_DATA.hex()) == 1
+    assert "appraise.report_data" in capsys.readouterr().out
+
+
 def test_json_names_the_failure(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parma(*wanted(files), *allowed(files), "--json", "--report-data", "00" * 64) == 1
     verdict = json.loads(capsys.readouterr().out)
@@ -99,7 +104,9 @@ def test_missing_files_are_errors_not_refusals(files: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("parma verify: ")
 
 
-@pytest.mark.parametrize("option", [("--measurement", "00"), ("--report-data", "zz"), ("--at", "tomorrow")])
+@pytest.mark.parametrize(
+    "option", [("--measurement", "00"), ("--report-data", "zz"), ("--nonce", "00"), ("--at", "tomorrow")]
+)
 def test_malformed_options_are_usage_errors(files: Path, option: tuple[str, str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parma(*wanted(files), *option)

@@ -133,7 +133,7 @@ def test_each_method_sends_its_own_request(guest: FakeGuest, client: GuestClient
         ("ExecProcess", pb.ExecProcessRequest(container_id=ID, exec_id="e1", process=process)),
         ("ListProcesses", pb.ListProcessesRequest(container_id=ID)),
         ("WaitProcess", pb.WaitProcessRequest(container_id=ID, exec_id="e1")),
-        ("Evidence", pb.EvidenceRequest(report_data=b"n" * 64)),
+        ("Evidence", pb.EvidenceRequest(nonce=b"n" * 64)),
         (
             "MountDevice",
             pb.MountDeviceRequest(lun=3, target="/run/mounts/scsi/m0", device_hash="ab" * 32, data_blocks=77),

@@ -17,6 +17,7 @@ from parma_shim import status_cli
 from parma_shim.helpers import attest
 from parma_snp import evidence as documents
 from parma_snp import status as statuses
+from parma_snp.binding import report_data_for_nonce
 from parma_snp.emulated import EmulatedAuthority, ensure_authority
 from parma_wire.errors import Malformed
 
@@ -39,12 +40,12 @@ def request_document(authority: tuple[EmulatedAuthority, Path], tmp_path: Path) 
     nonce = os.urandom(64)
     host_data = hashlib.sha256(POLICY).digest()
     report = authority[0].sign_report(
-        report_data=nonce, host_data=host_data, measurement=b"m" * 48, report_id=bytes(32)
+        report_data=report_data_for_nonce(nonce), host_data=host_data, measurement=b"m" * 48, report_id=bytes(32)
     )
     return {
         "tee": "emulated",
         "report": base64.b64encode(report).decode(),
-        "report_data": nonce.hex(),
+        "nonce": nonce.hex(),
         "host_data": host_data.hex(),
         "measurement": (b"m" * 48).hex(),
         "authority": str(authority[1]),
@@ -87,7 +88,7 @@ def test_the_document_carries_evidence_that_anyone_can_verify_again(request_docu
     ("change", "reason"),
     [
         ({"measurement": "11" * 48}, "measurement"),
-        ({"report_data": "22" * 64}, "REPORT_DATA"),
+        ({"nonce": "22" * 64}, "REPORT_DATA"),
         ({"host_data": "33" * 32}, "HOST_DATA"),
     ],
 )

@@ -65,10 +65,10 @@ class SetPolicyResponse(_message.Message):
     def __init__(self, policy_sha256: _Optional[bytes] = ...) -> None: ...
 
 class EvidenceRequest(_message.Message):
-    __slots__ = ("report_data",)
-    REPORT_DATA_FIELD_NUMBER: _ClassVar[int]
-    report_data: bytes
-    def __init__(self, report_data: _Optional[bytes] = ...) -> None: ...
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    def __init__(self, nonce: _Optional[bytes] = ...) -> None: ...
 
 class EvidenceResponse(_message.Message):
     __slots__ = ("report",)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from parma_shim.helpers.main import Document, run
 from parma_shim.vm import files
 from parma_snp import status as statuses
+from parma_snp.binding import report_data_for_nonce
 from parma_snp.errors import SnpError
 from parma_snp.evidence import Evidence, verify_evidence
 from parma_wire.errors import Malformed
@@ -60,7 +61,7 @@ def verify(request: Mapping[str, Any], policy: bytes, now: datetime) -> statuses
             policy=policy,
             report=evidence.report,
             certificates=certificates(request),
-            report_data=bytes.fromhex(request["report_data"]),
+            report_data=report_data_for_nonce(bytes.fromhex(request["nonce"])),
         )
         return statuses.from_verdict(_verdict(request, evidence, now), evidence, now=now)
     except SnpError as error:
