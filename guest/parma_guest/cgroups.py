@@ -118,16 +118,21 @@ class Cgroup:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Stops or continues every process, and waits until that is so."""
+        """Stops or continues every process, and waits until that is so. Continues them when stopping fails."""
+        self._write_freeze(frozen)
+        deadline = clock() + FREEZE_TIMEOUT
+        while self._table("cgroup.events").get("frozen", 0) != int(frozen):
+            if clock() > deadline:
+                if frozen:
+                    self._write_freeze(False)
+                raise DeadlineExceeded("the container does not come to rest", expected=f"within {FREEZE_TIMEOUT:.0f} s")
+            sleep(_POLL)
+
+    def _write_freeze(self, frozen: bool) -> None:
         try:
             (self._directory / "cgroup.freeze").write_text("1" if frozen else "0")
         except OSError as error:
             raise Unavailable("the container's cgroup cannot be frozen") from error
-        deadline = clock() + FREEZE_TIMEOUT
-        while self._table("cgroup.events").get("frozen", 0) != int(frozen):
-            if clock() > deadline:
-                raise DeadlineExceeded("the container does not come to rest", expected=f"within {FREEZE_TIMEOUT:.0f} s")
-            sleep(_POLL)
 
     def _text(self, name: str) -> str:
         try:

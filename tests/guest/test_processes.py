@@ -197,6 +197,14 @@ def test_freezing_waits_until_it_is_so(tmp_path: Path) -> None:
         target.freeze(False, clock=lambda: float(next(times)), sleep=lambda _: None)
 
 
+def test_a_pause_that_does_not_come_to_rest_is_taken_back(tmp_path: Path) -> None:
+    target = cgroup(tmp_path, cgroup_freeze="0", cgroup_events="populated 1\nfrozen 0\n")
+    times = iter(range(100))
+    with pytest.raises(DeadlineExceeded):
+        target.freeze(True, clock=lambda: float(next(times)), sleep=lambda _: None)
+    assert (tmp_path / "cgroup.freeze").read_text() == "0"
+
+
 def test_a_cgroup_that_has_gone(tmp_path: Path) -> None:
     target = Cgroup(tmp_path / "gone")
     with pytest.raises(NotFound):
