@@ -155,13 +155,17 @@ class Bench:
             lambda: self.daemon.ctr("task", "exec", "--exec-id", self.fresh_name(), name, *TRUE, timeout=60)
         )
 
+    def is_running(self, name: str) -> bool:
+        listing = self.daemon.ctr("task", "list").stdout.splitlines()
+        return any(line.split()[:1] == [name] and line.split()[-1] == "RUNNING" for line in listing)
+
     def kill_and_wait(self, runtime: str) -> float:
         """From the kill to the waiting client's return."""
         name = self.fresh_name()
         flags = ("--annotation", f"io.parma.policy-file={self.policies['sleep']}") if runtime == RUNTIME else ()
         arguments = ("run", "--rm", "--runtime", runtime, *flags, REFERENCE, name, *SLEEP)
         with self.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while self.daemon.ctr("task", "kill", "--signal", "0", name).returncode != 0:
+            while not self.is_running(name):
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended by itself")
                 time.sleep(0.1)
