@@ -32,8 +32,13 @@ class CallContext(Protocol):
 
 
 def guarded(handler: _Handler) -> _Handler:
-    """For every unary request: refuses it when the table has no row for it, and refuses unknown fields."""
+    """For every unary request: refuses it when the table has no row for it, and refuses unknown fields.
+
+    Without a row the module cannot even be imported, and the VM ends at boot.
+    """
     method = handler.__name__
+    if points.row(method) is None:
+        raise TypeError(f"{method} has no enforcement point")
 
     def checked(self: object, request: Message, context: CallContext) -> Message:
         if points.row(method) is None:

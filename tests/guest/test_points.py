@@ -13,7 +13,7 @@ import pytest
 
 from parma_guest import group, points
 from parma_guest.points import Kind
-from parma_guest.service import GuestService, StreamService
+from parma_guest.service import GuestService, StreamService, guarded
 from parma_policy.points import POINTS
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, FailedPrecondition
@@ -36,6 +36,14 @@ def test_every_rpc_is_implemented(method: str) -> None:
 
 def test_no_row_is_left_over() -> None:
     assert set(points.TABLE) == set(METHODS)
+
+
+def test_a_request_without_a_row_cannot_be_written() -> None:
+    def Reveal(_self: object, _request: object, _context: object) -> None:  # noqa: N802
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="Reveal has no enforcement point"):
+        guarded(Reveal)
 
 
 def test_every_point_exists_in_the_framework() -> None:
