@@ -8,8 +8,9 @@ requests become the input documents that policies are written against (names and
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from parma_guest import paths
 from parma_guest.requests import CreateContainer, ExecProcess, MountDevice, MountOverlay
@@ -44,9 +45,7 @@ class FrameworkEngine:
 
     def __init__(self, policy: bytes) -> None:
         """Raises `Malformed` for bytes that are not a policy."""
-        # Imported late: reading a policy needs more of Python than booting does.
-        from parma_policy import framework, reader
-
+        framework, reader = _policy_modules()
         self._framework = framework
         self._policy = reader.load(policy)
 
@@ -68,6 +67,28 @@ class FrameworkEngine:
             ),
             after,
         )
+
+
+def preload() -> None:
+    """Imports what `FrameworkEngine` and the first report need. Run beside the server, while the host does its part."""
+    from parma_snp import report  # noqa: F401
+
+    _policy_modules()
+
+
+_importing: Final = threading.Lock()
+
+
+def _policy_modules() -> tuple[Any, Any]:
+    """``framework`` and ``reader``, imported late: reading a policy needs more of Python than booting does.
+
+    Under one lock of ours: two threads that import the same modules wait for each other module by module, and where
+    Python sees a deadlock in that it lets one of them have a half imported module. No policy is ever read by one.
+    """
+    with _importing:
+        from parma_policy import framework, reader
+
+        return framework, reader
 
 
 def policy_digest(policy: bytes) -> bytes:

@@ -15,7 +15,7 @@ from types import TracebackType  # noqa: E402
 from typing import Final  # noqa: E402
 
 from parma_guest import boot, cmdline, tee  # noqa: E402
-from parma_guest.decisions import FrameworkEngine  # noqa: E402
+from parma_guest.decisions import FrameworkEngine, preload  # noqa: E402
 from parma_guest.devicemapper import DeviceMapper  # noqa: E402
 from parma_guest.devices import ScsiDevices  # noqa: E402
 from parma_guest.enforcer import Enforcer  # noqa: E402
@@ -83,6 +83,7 @@ def _serve(kernel: Kernel, phases: list[tuple[str, int]]) -> None:
     server.register(services["Guest"], GuestService(enforcer, group, phases, kernel.power_off))
     server.register(services["Streams"], StreamService(group))
     _say(READY_LINE)
+    threading.Thread(target=preload, name="preload", daemon=True).start()  # its failure ends the VM, as any thread's
     server.serve(listener)
 
 
