@@ -32,12 +32,6 @@ GUEST_PACKAGES: Final = (
     "libseccomp2",
     "libsystemd0",
     "libyajl2",
-    # device mapper
-    "dmsetup",
-    "libdevmapper1.02.1",
-    "libpcre2-8-0",
-    "libselinux1",
-    "libudev1",
     # mkfs.ext4
     "e2fsprogs",
     "libblkid1",
@@ -61,7 +55,7 @@ WHEELS: Final = ("protobuf", "google-re2")
 COMPRESSOR: Final = "usr/bin/lz4"
 """LZ4: under software emulation the kernel needs 0.1 s more than for an uncompressed initrd, with zstd 0.5 s."""
 
-PROGRAMS: Final = ("usr/bin/crun", "usr/sbin/dmsetup", "usr/sbin/mke2fs")
+PROGRAMS: Final = ("usr/bin/crun", "usr/sbin/mke2fs")
 CONFIGURATION: Final = ("etc/mke2fs.conf",)
 
 LINKS: Final = {

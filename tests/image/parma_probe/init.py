@@ -37,9 +37,7 @@ def main() -> None:
     _say("message", guest_pb2.HelloResponse(version="x").SerializeToString().hex())
     _say("regex", bool(re2.fullmatch("a+", "aaa")))
     _say("frozen", dataclasses.is_dataclass(os.stat_result))
-    for program in ("/usr/bin/crun", "/usr/sbin/dmsetup"):
-        done = subprocess.run([program, "--version"], capture_output=True, check=False)
-        _say(Path(program).name, done.returncode)
+    _say("crun", subprocess.run(["/usr/bin/crun", "--version"], capture_output=True, check=False).returncode)
     Path("/tmp/disk").write_bytes(bytes(8 << 20))
     _say("mkfs.ext4", subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "/tmp/disk"], check=False).returncode)
     _say("shells", [name for name in ("sh", "bash", "dash", "busybox") if Path("/usr/bin", name).exists()])
