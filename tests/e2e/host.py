@@ -170,10 +170,14 @@ def _processes(root: str) -> list[str]:
     return found
 
 
+SHIM_SOCKETS = Path("/run/containerd/s")
+"""Where the shims of containerd before 2.3 have their sockets, those of all daemons of the machine."""
+
+
 def _files(host: Host) -> list[str]:
-    """Everything below Parma's state directory and containerd's task directories, and sockets."""
+    """Everything below Parma's state directory and containerd's task directories, and the shims' sockets."""
     bundles = host.daemon.root / "state/io.containerd.runtime.v2.task/default"
-    found = [path for folder in (host.state, bundles) if folder.exists() for path in folder.rglob("*")]
+    found = [path for folder in (host.state, bundles, SHIM_SOCKETS) if folder.exists() for path in folder.rglob("*")]
     # The accelerator's probe result is a cache of the host, not of a container.
     return [str(path) for path in found if not path.name.startswith("accelerator")]
 

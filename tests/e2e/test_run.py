@@ -29,35 +29,35 @@ def test_output_and_exit_code_reach_the_client(host: Host, name: str, runtime: s
 
 
 @RUNTIMES
-def test_a_container_that_succeeds_leaves_exit_code_0(host_21: Host, name: str, runtime: str) -> None:
-    assert host_21.run(name, ("/bin/true",), "--rm", runtime=runtime).returncode == 0
+def test_a_container_that_succeeds_leaves_exit_code_0(host: Host, name: str, runtime: str) -> None:
+    assert host.run(name, ("/bin/true",), "--rm", runtime=runtime).returncode == 0
 
 
 @RUNTIMES
-def test_a_killed_container_leaves_exit_code_137(host_21: Host, name: str, runtime: str) -> None:
-    arguments = host_21.run_arguments(name, ("/bin/sleep", "600"), "--rm", runtime=runtime)
-    with host_21.daemon.popen(*arguments, stdin=subprocess.DEVNULL) as process:
-        wait_until(lambda: host_21.status(name) == "RUNNING", "the container to run")
-        assert host_21.daemon.ctr("task", "kill", "--signal", "SIGKILL", name).returncode == 0
+def test_a_killed_container_leaves_exit_code_137(host: Host, name: str, runtime: str) -> None:
+    arguments = host.run_arguments(name, ("/bin/sleep", "600"), "--rm", runtime=runtime)
+    with host.daemon.popen(*arguments, stdin=subprocess.DEVNULL) as process:
+        wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
+        assert host.daemon.ctr("task", "kill", "--signal", "SIGKILL", name).returncode == 0
         assert process.wait(30) == 137
 
 
 @RUNTIMES
-def test_stdin_is_delivered_whole_and_ends(host_21: Host, name: str, runtime: str) -> None:
+def test_stdin_is_delivered_whole_and_ends(host: Host, name: str, runtime: str) -> None:
     data = os.urandom(1 << 20)
-    done = host_21.run(name, ("/bin/sha256sum",), "--rm", runtime=runtime, stdin=data)
+    done = host.run(name, ("/bin/sha256sum",), "--rm", runtime=runtime, stdin=data)
     assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
 
 
 @RUNTIMES
-def test_a_terminal_is_a_terminal(host_21: Host, name: str, runtime: str) -> None:
+def test_a_terminal_is_a_terminal(host: Host, name: str, runtime: str) -> None:
     command = sh("stty size; test -t 0 && test -t 1 && echo both")
-    arguments = host_21.run_arguments(name, command, "--rm", "--tty", runtime=runtime)
+    arguments = host.run_arguments(name, command, "--rm", "--tty", runtime=runtime)
     master, slave = pty.openpty()
     os.set_blocking(master, True)
     with subprocess.Popen(
-        host_21.daemon.command(*arguments),
-        env=host_21.daemon.environment(),
+        host.daemon.command(*arguments),
+        env=host.daemon.environment(),
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -89,14 +89,14 @@ def test_environment_working_directory_and_user_are_the_images(host_21: Host, na
 
 
 @RUNTIMES
-def test_a_debian_userland_of_several_layers_looks_the_same(host_21: Host, name: str, runtime: str) -> None:
+def test_a_debian_userland_of_several_layers_looks_the_same(host: Host, name: str, runtime: str) -> None:
     script = (
         "ls /opt/old /opt/kept; cat /etc/current; stat -c '%a %h' /usr/bin/passwd /opt/kept/linked; "
         "cat /opt/kept/caf*; "
         "echo changed > /opt/kept/stays && cat /opt/kept/stays; rm /etc/version && test ! -e /etc/version && "
         "bash --version | head -1 | cut -c1-8; . /etc/os-release; echo $ID"
     )
-    done = host_21.run(name, ("/bin/bash", "-c", script), "--rm", image=DEBIAN, runtime=runtime)
+    done = host.run(name, ("/bin/bash", "-c", script), "--rm", image=DEBIAN, runtime=runtime)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         *("/opt/kept:", "caf\u00e9", "linked", "stays", "", "/opt/old:", "b"),
@@ -119,12 +119,12 @@ def test_large_output_arrives_whole(host_21: Host, name: str, runtime: str) -> N
 
 
 @RUNTIMES
-def test_a_missing_program_fails_the_start_and_leaves_no_task(host_21: Host, name: str, runtime: str) -> None:
-    done = host_21.run(name, ("/bin/no-such-program",), runtime=runtime)
+def test_a_missing_program_fails_the_start_and_leaves_no_task(host: Host, name: str, runtime: str) -> None:
+    done = host.run(name, ("/bin/no-such-program",), runtime=runtime)
     assert done.returncode != 0
     assert "no-such-program" in done.stderr
-    assert host_21.status(name) == ""
-    host_21.remove(name)
+    assert host.status(name) == ""
+    host.remove(name)
 
 
 def test_the_same_name_can_be_used_again_at_once(host_21: Host, name: str) -> None:

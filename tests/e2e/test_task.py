@@ -103,21 +103,21 @@ def test_a_killed_exec_ends_with_137_and_the_container_goes_on(running: tuple[Ho
 
 
 @RUNTIMES
-def test_attach_continues_where_a_vanished_client_left(host_21: Host, name: str, runtime: str) -> None:
+def test_attach_continues_where_a_vanished_client_left(host: Host, name: str, runtime: str) -> None:
     command = ("/bin/sh", "-c", "read line; echo got $line; exit 4")
-    arguments = host_21.run_arguments(name, command, runtime=runtime)
-    first = host_21.daemon.popen(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    wait_until(lambda: host_21.status(name) == "RUNNING", "the container to run")
+    arguments = host.run_arguments(name, command, runtime=runtime)
+    first = host.daemon.popen(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
     # The first client disappears without closing stdin: no end of file for the container.
     first.kill()
     first.communicate()
-    attached = host_21.daemon.ctr("task", "attach", name, stdin=b"hello\n")
+    attached = host.daemon.ctr("task", "attach", name, stdin=b"hello\n")
     assert (attached.returncode, attached.stdout) == (4, "got hello\n")
-    host_21.remove(name)
+    host.remove(name)
 
 
-def test_a_signal_reaches_the_containers_init(host_21: Host, name: str) -> None:
-    assert host_21.run(name, LOOP, "--detach").returncode == 0
-    host_21.signal_until_stopped(name)
-    assert host_21.delete_task(name) == 7
-    host_21.remove(name)
+def test_a_signal_reaches_the_containers_init(host: Host, name: str) -> None:
+    assert host.run(name, LOOP, "--detach").returncode == 0
+    host.signal_until_stopped(name)
+    assert host.delete_task(name) == 7
+    host.remove(name)
