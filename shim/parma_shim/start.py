@@ -42,12 +42,14 @@ def run(call: Invocation, config: str, output: int) -> None:
     try:
         bundle.write_address(here, f"unix://{path}")
         bundle.write_state(here, bundle.State(socket=path))
+        answered, unanswered = os.pipe()
         pid = os.fork()
     except BaseException:
         os.unlink(path)
         raise
     if pid == 0:
-        _become_daemon(boot, group, here, path, listener)
+        os.close(unanswered)
+        _become_daemon(boot, group, here, path, listener, answered)
     _finish_parent(boot, pid, path, output, answer(version, path))
 
 
@@ -70,14 +72,21 @@ def _finish_parent(boot: bootstrap.Bootstrap, child: int, path: str, output: int
     os._exit(0)  # nothing to finalise, and 2 ms saved
 
 
-def _become_daemon(boot: bootstrap.Bootstrap, group: str, here: str, path: str, listener: "_socket.socket") -> None:
-    """The child: detach, then load the rest. Ends with the process."""
+def _become_daemon(
+    boot: bootstrap.Bootstrap, group: str, here: str, path: str, listener: "_socket.socket", answered: int
+) -> None:
+    """The child: detach, then load the rest. Ends with the process.
+
+    ``answered`` reaches its end of file when the parent has exited. Loading waits for that, as containerd does: both
+    at once would share the processor.
+    """
     status = 1
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
+        os.read(answered, 1)
         os.closerange(3, listener.fileno())
         os.closerange(listener.fileno() + 1, 1024)
         os.chdir("/")  # the bundle is containerd's to remove
