@@ -147,6 +147,7 @@ class Attester:
             "nonce": nonce.hex(),
             "host_data": spec.host_data.hex(),
             "measurement": measurement,
+            "certificates": str(config.certificates or ""),
             "authority": str(config.data_dir / "emulated"),
             "directory": str(self._directory),
             "address": self._grpc_address,

@@ -45,6 +45,9 @@ class Config(NamedTuple):
     accelerator: str = "auto"
     """``kvm``, ``tcg``, or ``auto``: KVM where a probe shows that it works."""
 
+    certificates: Path | None = None
+    """With ``snp``: PEM file with the VCEK or VLEK certificate of this processor; without it the status is denied."""
+
     memory_mib: int = 512
     """Guest memory when the container has no limit."""
 
@@ -90,7 +93,7 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "boot_timeout": (1, 3600),
     "call_timeout": (1, 3600),
 }
-_OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock"})
+_OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock", "certificates"})
 
 
 def load(path: str = "", body: bytes = b"") -> Config:

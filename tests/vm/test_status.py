@@ -210,3 +210,10 @@ def test_a_host_without_vms_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
     code, _, err = run_cli(capsys, tmp_path, "c1")
     assert code == status_cli.UNKNOWN
     assert "state_dir" in err
+
+
+def test_with_real_hardware_the_certificates_are_the_files_that_the_host_names(tmp_path: Path) -> None:
+    chain = tmp_path / "vcek.pem"
+    chain.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert attest.certificates({"tee": "snp", "certificates": str(chain)}) == chain.read_text()
+    assert attest.certificates({"tee": "snp", "certificates": ""}) == ""
