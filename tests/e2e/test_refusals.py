@@ -116,11 +116,16 @@ def test_another_image_under_the_same_command_is_denied(host_21: Host, name: str
     host_21.remove(name)
 
 
-def test_a_layer_with_one_bit_changed_is_not_run(own_host: Host, name: str) -> None:
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [(demo.EXT4_MAGIC, "dm-verity"), (b"\x7fELF", "Input/output error")],
+    ids=["superblock", "program"],
+)
+def test_a_layer_with_one_bit_changed_is_not_run(own_host: Host, name: str, changed: bytes, reason: str) -> None:
     assert own_host.run(name, HELLO, "--rm").returncode == 0
-    demo.corrupt_layer(own_host.daemon.data / "layers", b"\x7fELF")
+    demo.corrupt_layer(own_host.daemon.data / "layers", changed)
     done = refused(own_host, name, "--annotation", f"io.parma.policy-file={own_host.policy(HELLO)}")
-    assert "verity" in done.stderr
+    assert reason in done.stderr
 
 
 def test_a_task_without_an_image_is_refused(host_21: Host, name: str, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ COMMAND = ("/bin/sh", "-c", SCRIPT)
 SLEEPER = ("/bin/sleep", "600")
 
 
+EXT4_MAGIC = b"\x53\xef"
+"""In the layer's superblock: read when the layer is mounted."""
+
+
 class DemoError(Exception):
     """The demonstration did not go as announced."""
 
@@ -71,11 +75,11 @@ def expect(condition: bool, what: str) -> None:
         raise DemoError(f"expected {what}")
 
 
-def corrupt_layer(directory: Path, program: bytes) -> None:
-    """Flips one bit of a program in the converted layer: the host is the attacker and may write to its own files."""
+def corrupt_layer(directory: Path, text: bytes) -> None:
+    """Flips one bit of what it finds in a converted layer: the host is the attacker and may write to its own files."""
     for layer in directory.rglob("*.img"):
         content = layer.read_bytes()
-        offset = content.find(program)
+        offset = content.find(text)
         if offset >= 0:
             status = layer.stat()
             with layer.open("r+b") as device:
@@ -84,7 +88,7 @@ def corrupt_layer(directory: Path, program: bytes) -> None:
             # The cache converts anew what has another time than it remembers; an attacker would think of that.
             os.utime(layer, ns=(status.st_atime_ns, status.st_mtime_ns))
             return
-    raise DemoError(f"expected {program!r} in a layer below {directory}")
+    raise DemoError(f"expected {text!r} in a layer below {directory}")
 
 
 def demonstrate(daemon: PrivateContainerd, archive: Path) -> None:
@@ -115,7 +119,7 @@ def demonstrate(daemon: PrivateContainerd, archive: Path) -> None:
     daemon.remove_containers()
 
     title("Refused: a layer with one byte changed on the host")
-    corrupt_layer(daemon.data / "layers", b"\x7fELF")
+    corrupt_layer(daemon.data / "layers", EXT4_MAGIC)
     done = run(daemon, policy, "tampered", COMMAND, "--rm")
     expect(done.returncode != 0 and "hello" not in done.stdout, "a refusal")
 
