@@ -129,8 +129,8 @@ class Publisher:
             try:
                 connection = connection or self._connect(self._address)
                 connection.call(SERVICE, "Forward", head.request, empty_pb2.Empty, timeout=FORWARD_TIMEOUT)
-            except (OSError, ttrpc.TtrpcError) as error:
-                refused = isinstance(error, ttrpc.TtrpcError) and error.code not in _TRANSPORT
+            except Exception as error:  # noqa: BLE001  # an event is never lost to an error of ours
+                refused = connection is not None and _is_refusal(error, head.topic)
                 refusals += refused
                 if not refused or refusals < _REFUSALS:
                     connection = self._drop(connection)
@@ -166,6 +166,14 @@ class Publisher:
     def _drop(connection: Connection | None) -> None:
         if connection is not None:
             connection.close()
+
+
+def _is_refusal(error: Exception, topic: str) -> bool:
+    """Whether containerd saw the event and will not have it, so that repeating is of no use."""
+    if not isinstance(error, ttrpc.TtrpcError) or error.code in _TRANSPORT:
+        return False
+    # This may be a shortage on our own side. An exit is worth waiting for; it is never too large.
+    return not (error.code == ttrpc.Status.RESOURCE_EXHAUSTED and topic in KEPT_TOPICS)
 
 
 _TRANSPORT: Final = frozenset({ttrpc.Status.UNAVAILABLE, ttrpc.Status.DEADLINE_EXCEEDED, ttrpc.Status.CANCELLED})

@@ -85,6 +85,33 @@ def test_an_event_that_containerd_refuses_is_given_up_and_the_next_one_sent(
     assert numbers(containerd) == [1]
 
 
+def test_an_exit_is_kept_for_a_shortage_that_may_be_our_own(
+    publisher: events.Publisher, containerd: FakeContainerd
+) -> None:
+    containerd.refuse = ttrpc.TtrpcError(ttrpc.Status.RESOURCE_EXHAUSTED, "no thread")
+    publish(publisher, 0)
+    assert not publisher.flush(0.5)
+    containerd.refuse = None
+    assert publisher.flush(10)
+    assert (numbers(containerd), publisher.dropped) == ([0], 0)
+
+
+def test_an_unexpected_error_of_ours_delays_events_and_loses_none(containerd: FakeContainerd, short_path: Path) -> None:
+    attempts = []
+
+    def connect(address: str) -> events.Connection:
+        attempts.append(address)
+        if len(attempts) < 3:
+            raise RuntimeError("can't start new thread")
+        return events._connect(address)
+
+    publisher = events.Publisher(str(short_path / "c.sock.ttrpc"), "ns", Log(), connect=connect, backoff=(0.01,))
+    publish(publisher, 0)
+    assert publisher.flush(10)
+    assert (numbers(containerd), publisher.dropped, len(attempts)) == ([0], 0, 3)
+    publisher.close()
+
+
 def test_a_full_queue_drops_progress_before_exits(publisher: events.Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_QUEUED", 5)
     publish(publisher, 0)

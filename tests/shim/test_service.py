@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from parma_shim.api import cgroups_v1_pb2, cgroups_v2_pb2, runc_options_pb2, task_pb2
+from parma_shim.stdio.process import ProcessIO
 from parma_shim.task import exits, metrics
 from parma_shim.task.process import guest_container_id
 from parma_wire import guest_pb2
@@ -283,6 +284,22 @@ def test_an_exec_that_cannot_start_ends_and_can_be_deleted(rig: Rig, program: st
     assert rig.wait("a", "e") == 255
     delete(rig, "a", "e")
     assert [topic for topic in rig.topics() if "exit" in topic] == []
+
+
+def test_an_exec_whose_stdin_vanishes_while_it_starts_does_not_run_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run("a")
+    rig.exec("a", "e", "sleep")
+
+    def vanished(_io: ProcessIO) -> None:
+        raise NotFound("the fifo has gone")
+
+    monkeypatch.setattr(ProcessIO, "start_input", vanished)
+    with pytest.raises(NotFound, match="fifo"):
+        rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
+    (started,) = [process for (_, exec_id), process in rig.group.guest.processes.items() if exec_id]
+    assert started.exited.is_set()
 
 
 def test_an_exec_that_never_started_can_be_deleted_and_not_killed(rig: Rig) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from parma_shim.vm import layers
 from parma_shim.vm.layers import Layer, LayerJob, LayerTable, receive_layers
 from parma_shim.vm.undo import Undo
 from parma_wire.errors import DeadlineExceeded, Denied, Malformed, ParmaError, Unavailable
@@ -203,3 +204,19 @@ def test_closing_a_job_kills_a_helper_that_hangs(tmp_path: Path) -> None:
     job = LayerJob(python, {}, deadline=soon(600), on_failure=lambda: None)
     job.close()
     assert descriptors() == before
+
+
+def test_an_unexpected_error_is_told_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of descriptors")
+
+    monkeypatch.setattr(layers, "receive_layers", broken)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ncat > /dev/null\necho '{}'\n")
+    python.chmod(0o755)
+    failed = threading.Event()
+    job = LayerJob(python, {}, deadline=soon(30), on_failure=failed.set)
+    assert failed.wait(30)
+    with pytest.raises(Unavailable, match="RuntimeError: out of descriptors"):
+        job.layers(deadline=soon())
+    job.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,14 @@ def _start_exec(env: Environment, process: Process, deadline: float | None) -> i
     except BaseException:
         connection.close()
         raise
-    io.connect(connection, container.guest_id, process.guest_exec_id)
-    io.start_input()
+    try:
+        io.connect(connection, container.guest_id, process.guest_exec_id)
+        io.start_input()
+    except BaseException:
+        # It runs already, and nobody would have a handle on it: a client's fifo can vanish in between.
+        with contextlib.suppress(ParmaError):
+            env.group.guest.signal_process(container.guest_id, process.guest_exec_id, signal.SIGKILL)
+        raise
     return pid
 
 

@@ -50,7 +50,7 @@ def delete(env: Environment, container_id: str, exec_id: str) -> Deleted:
             return _result(process)
         process.apply(Event.DELETE)
     try:
-        _close_io(process)
+        _close_all_io(process)
         _forget_in_guest(env, process)
     finally:
         _forget(env, process)
@@ -74,11 +74,15 @@ def _cancel_creation(env: Environment, container_id: str) -> None:
     raise NotFound(f"container {container_id} does not exist: not found")
 
 
-def _close_io(process: Process) -> None:
-    if process.io is not None:
-        if process.exited_at:
-            process.io.drain(DRAIN)
-        process.io.close()
+def _close_all_io(process: Process) -> None:
+    """The process's, and with a container's init those of its execs: all within ``DRAIN``."""
+    end = time.monotonic() + DRAIN
+    execs = () if process.exec_id else tuple(process.container.execs.values())
+    for one in (process, *execs):
+        if one.io is not None:
+            if one.exited_at:
+                one.io.drain(max(0.0, end - time.monotonic()))
+            one.io.close()
 
 
 def _forget_in_guest(env: Environment, process: Process) -> None:
@@ -93,8 +97,6 @@ def _forget_in_guest(env: Environment, process: Process) -> None:
         elif _is_last(env, process):
             env.group.kill()  # nothing in there is needed any more: quicker than tidying up first
         else:
-            for exec_process in container.execs.values():
-                _close_io(exec_process)
             env.group.delete_container(container.id)
     except ParmaError as error:
         env.log.warning(f"{process.title} could not be cleaned up in the guest: {error}")

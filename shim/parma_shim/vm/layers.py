@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from parma_shim.helpers.call import Helper
 from parma_shim.vm.undo import Undo
-from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError
+from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError, Unavailable
 
 MAX_LAYERS: Final = 128
 
@@ -117,8 +117,13 @@ class LayerJob:
             answer = self._helper.exchange(self._request, deadline=self._deadline)
             self._layers = receive_layers(self._receiver, answer)
         except ParmaError as error:
-            self._error = error
-            self._on_failure()
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001  # a thread has nobody above it: this is where it is told
+            self._fail(Unavailable(f"the image's layers could not be had: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: ParmaError) -> None:
+        self._error = error
+        self._on_failure()
 
 
 def receive_layers(receiver: socket.socket, answer: Mapping[str, Any]) -> list[Layer]:
