@@ -70,8 +70,14 @@ def serve(
 def _serve_input(stream: FrameStream, process: Process, on_cancel: Callable[[Callable[[], None]], None]) -> None:
     descriptor = process.stdio.borrow(STDIN)
     waker = Waker()
+    cancelled = threading.Event()
+
+    def cancel() -> None:
+        cancelled.set()
+        waker.wake()
+
     process.on_exit(waker.wake)
-    on_cancel(waker.wake)
+    on_cancel(cancel)
     finished = False
     try:
         while not finished:
@@ -85,7 +91,10 @@ def _serve_input(stream: FrameStream, process: Process, on_cancel: Callable[[Cal
                 if len(frame.data) > MAX_STREAM_DATA:
                     raise Malformed("a piece of stdin is too large", expected=f"at most {MAX_STREAM_DATA} bytes")
                 if descriptor is not None and not _write(descriptor, frame.data, waker):
-                    finished = True  # nobody reads it any more
+                    # Nobody reads it any more, unless it was the host that left: it may come back.
+                    if cancelled.is_set():
+                        return
+                    finished = True
                 else:
                     stream.send(pb.StreamFrame(window_update=len(frame.data)))
             else:

@@ -8,7 +8,7 @@ import os
 import pty
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,7 +55,9 @@ def pipes() -> Iterator[Fixture]:
 
 
 @contextmanager
-def serving(fixture: Fixture, kind: int, **options: Any) -> Iterator[FakeStream]:
+def serving(
+    fixture: Fixture, kind: int, *, on_cancel: Callable[[Callable[[], None]], None] = never, **options: Any
+) -> Iterator[FakeStream]:
     """A served stream; leaves when the server's side has ended."""
     stream = FakeStream()
     stream.give(open=pb.StreamOpen(container_id=str(CONTAINER), kind=pb.StreamKind.Name(kind)))
@@ -63,7 +65,7 @@ def serving(fixture: Fixture, kind: int, **options: Any) -> Iterator[FakeStream]
 
     def run() -> None:
         try:
-            streams.serve(stream, fixture.find, never, **options)
+            streams.serve(stream, fixture.find, on_cancel, **options)
         except BaseException as error:  # noqa: BLE001  # the test looks at it
             failure.append(error)
 
@@ -206,6 +208,22 @@ def test_a_blocked_write_ends_when_the_process_exits(pipes: Fixture) -> None:
         for _ in range(4):
             stream.take()
         pipes.child.finish(0)
+
+
+def test_a_host_that_leaves_in_a_blocked_write_can_open_the_input_again(pipes: Fixture) -> None:
+    leaving: list[Callable[[], None]] = []
+    with serving(pipes, STDIN, on_cancel=leaving.append) as stream:
+        for _ in range(5):
+            stream.give(data=b"x" * MAX_STREAM_DATA)
+        for _ in range(4):
+            stream.take()
+        leaving[0]()
+    os.read(pipes.stdin, 1 << 20)
+    with serving(pipes, STDIN) as stream:
+        stream.give(data=b"back")
+        assert stream.take().window_update == 4
+        stream.give(eof=True)
+    assert os.read(pipes.stdin, 100) == b"back"
 
 
 def test_too_large_a_piece_of_input_is_refused(pipes: Fixture) -> None:
