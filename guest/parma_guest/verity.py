@@ -109,7 +109,7 @@ class Layers:
                 self._kernel.mount(verified, request.target, "ext4", flags, "noload")
             except OSError as error:
                 raise Unavailable(
-                    "the layer does not verify or is not an ext4 file system",
+                    f"dm-verity: layer {request.root_hash} does not verify, or is not an ext4 file system",
                     expected="a disk whose contents have the root hash that the policy names",
                 ) from error
         self._attached[request.target] = _Attached(request.lun, device, name)
