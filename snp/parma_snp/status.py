@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 VerdictWord = Literal["attested", "denied", "unattested"]
 VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "denied", "unattested")
 FORMAT: Final = "parma-attestation-status/1"
-LABEL_PREFIX: Final = "parma.attestation/"
 _CODE: Final = "status.format"
 _KEYS: Final = (
     "format",
@@ -80,20 +79,6 @@ class Status:
     def dumps(self) -> str:
         """The document as text."""
         return json.dumps(self.to_json(), indent=1) + "\n"
-
-    def labels(self) -> dict[str, str]:
-        """The gist, small enough for the labels of a container (a few hundred bytes)."""
-        labels = {
-            "verdict": self.verdict,
-            "tee": self.tee,
-            "emulated": "true" if self.emulated else "false",
-            "verified-by": self.verified_by,
-            "verified-at": self.verified_at,
-            "policy-sha256": self.policy_sha256,
-            "measurement": self.measurement,
-            "failures": ",".join(failure.code for failure in self.failures),
-        }
-        return {LABEL_PREFIX + key: value for key, value in labels.items() if value}
 
 
 def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verified_by: str = "shim") -> Status:

@@ -31,6 +31,14 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) ->
         time.sleep(0.1)
 
 
+def read_terminal(descriptor: int) -> bytes:
+    """Empty at the end; a pty reports its other end's departure as EIO."""
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:
+        return b""
+
+
 @dataclass
 class Host:
     """One private containerd and its images."""

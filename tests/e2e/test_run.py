@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from devtool.containerd import RUNTIME
-from tests.e2e.host import DEBIAN, RUNC, Host, wait_until
+from tests.e2e.host import DEBIAN, RUNC, Host, read_terminal, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -65,19 +65,11 @@ def test_a_terminal_is_a_terminal(host: Host, name: str, runtime: str) -> None:
     ) as process:
         os.close(slave)
         output = b""
-        while chunk := _read(master):
+        while chunk := read_terminal(master):
             output += chunk
         assert process.wait(60) == 0, output
     os.close(master)
     assert b"both" in output
-
-
-def _read(descriptor: int) -> bytes:
-    """Empty at the end; a pty reports its other end's departure as EIO."""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
 
 
 @RUNTIMES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.host import Host, wait_until
+from tests.e2e.host import Host, read_terminal, wait_until
 from tests.e2e.test_crash import shim
 
 pytestmark = pytest.mark.e2e
@@ -56,7 +56,7 @@ def test_megabytes_over_a_terminal_arrive_to_the_last_line(host_21: Host, name: 
     ) as process:
         os.close(slave)
         size, tail = 0, b""
-        while chunk := read(master):
+        while chunk := read_terminal(master):
             size += len(chunk.replace(b"\r", b""))
             tail = (tail + chunk)[-64:]
         assert process.wait(30) == 0
@@ -64,11 +64,3 @@ def test_megabytes_over_a_terminal_arrive_to_the_last_line(host_21: Host, name: 
     # Carriage returns are added by the guest's terminal, and by ctr's own.
     assert size == lines * 17 + len(b"the end\n")
     assert tail.endswith(b"the end\r\r\n")
-
-
-def read(descriptor: int) -> bytes:
-    """Empty at the end; a pty reports its other end's departure as EIO."""
-    try:
-        return os.read(descriptor, 1 << 16)
-    except OSError:
-        return b""
