@@ -18,7 +18,9 @@ import pytest
 
 from parma_policy import images
 from parma_policy.annotation import load_annotation, to_annotation
-from parma_policy.cli import add_policy_commands, parse_mount, read_policy, write_file
+from parma_policy.cli import add_policy_commands
+from parma_policy.commands.files import read_policy, write_file
+from parma_policy.commands.generate import parse_mount
 from parma_policy.generate import Mount
 from parma_policy.layers.convert import root_hash
 from parma_policy.reader import load
