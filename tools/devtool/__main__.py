@@ -20,6 +20,7 @@ usage: ./dev TASK [ARGUMENTS]
   bench           measure against runc's shim on the same containerd
   image DIR       build the guest image into DIR
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
+  fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
   lint            ruff and mypy over everything
   setup           only the set-up that the other tasks do by themselves
   shell-env       print the variables with which to run the tools by hand

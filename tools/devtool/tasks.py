@@ -52,6 +52,10 @@ def task_image(arguments: list[str]) -> int:
     )
 
 
+def task_fuzz(arguments: list[str]) -> int:
+    return _run(sys.executable, "-m", "tests.fuzz.run", *arguments)
+
+
 def task_vectors(arguments: list[str]) -> int:
     from devtool import vectors
 
@@ -71,6 +75,7 @@ TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
     "bench": task_bench,
     "image": task_image,
     "vectors": task_vectors,
+    "fuzz": task_fuzz,
     "shell-env": task_shell_env,
 }
 
