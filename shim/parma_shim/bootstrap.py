@@ -12,7 +12,7 @@ containerd     standard input                              recognised by
 An ``Any`` and a ``BootstrapParams`` can each be parsed as the other, hence the rule of the last row.
 """
 
-import os
+import posix
 
 from . import fields
 from .flags import Invocation
@@ -57,7 +57,7 @@ class Bootstrap:
         self.shim_cgroup = ""
 
 
-def from_start(call: Invocation, environment: "os._Environ[str] | dict[str, str]", stdin: bytes) -> Bootstrap:
+def from_start(call: Invocation, environment: dict[str, str], stdin: bytes) -> Bootstrap:
     """Reads one ``start``.
 
     Raises:
@@ -102,6 +102,13 @@ def _take_options(boot: Bootstrap, message: list[fields.Field]) -> None:
             boot.shim_cgroup = fields.text(options, 3) or ""
 
 
+def environment() -> dict[str, str]:
+    """Those of the process's environment variables that count."""
+    names = (b"GRPC_ADDRESS", b"TTRPC_ADDRESS", b"MAX_SHIM_VERSION")
+    values = posix.environ
+    return {name.decode(): values[name].decode(errors="surrogateescape") for name in names if name in values}
+
+
 def read_stdin() -> bytes:
     """Standard input to its end, or nothing when a person runs the program in a terminal.
 
@@ -109,11 +116,11 @@ def read_stdin() -> bytes:
         Malformed: more than :data:`LIMIT` bytes.
     """
     try:
-        if os.isatty(0):
+        if posix.isatty(0):
             return b""
         parts: list[bytes] = []
         total = 0
-        while part := os.read(0, 65536):
+        while part := posix.read(0, 65536):
             parts.append(part)
             total += len(part)
             if total > LIMIT:

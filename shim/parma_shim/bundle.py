@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PTH104
-# Tier 0: importing pathlib and contextlib takes longer than all that is done here.
 """What the shim reads from and leaves in a container's bundle directory (tier 0).
 
 ``address``      the shim's address; containerd 1.7 reconnects by it
@@ -10,7 +8,7 @@
 shim left; unknown keys are kept out of the way, not refused.
 """
 
-import os
+import posix
 
 ADDRESS = "address"
 STATE = "parma.state"
@@ -92,6 +90,28 @@ def read_file(path: str) -> bytes | None:
         return None
 
 
+def make_directories(path: str, mode: int = 0o711) -> None:
+    """The directory, and those above it that are missing: ``os.makedirs`` without ``os``. Others may do so at once."""
+    missing = []
+    while path and not _is_made(path, mode):
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for directory in reversed(missing):
+        if not _is_made(directory, mode):
+            raise FileNotFoundError(directory)
+
+
+def _is_made(path: str, mode: int) -> bool:
+    """False when the one above it is missing too."""
+    try:
+        posix.mkdir(path, mode)
+    except FileExistsError:
+        return True
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when there is no such process."""
     data = read_file(f"/proc/{pid}/stat") if pid > 0 else None
@@ -100,10 +120,10 @@ def start_time(pid: int) -> int:
 
 
 def _replace(path: str, data: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{posix.getpid()}"
     with open(temporary, "wb", buffering=0) as file:
         file.write(data)
-    os.rename(temporary, path)
+    posix.rename(temporary, path)
 
 
 def _parse_json(data: bytes) -> object:

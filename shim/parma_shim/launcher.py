@@ -26,11 +26,11 @@ _TEMPLATE: Final = """\
 #!{python} -IS
 # SPDX-License-Identifier: Apache-2.0
 # Written by `parma shim-launcher`. containerd executes this.
-import os, sys
+import posix, sys
 sys.path[:0] = {ours!r}
 sys.path += {libraries!r}
 from parma_shim.main import main
-os._exit(main({config!r}))  # nothing to finalise
+posix._exit(main({config!r}))  # nothing to finalise
 """
 
 

@@ -3,11 +3,13 @@
 
 Two tiers of imports. ``start``, ``delete``, ``-info`` and ``-v`` (tier 0) run for every container while somebody
 waits: they import modules written in C and a few small ones of ours, nothing else (tests/shim/test_import_budget.py).
+``os`` is not among those of ``start``: making the abstract base classes of ``collections``, which it needs, takes as
+long as all of ours.
 The daemon (tier 1) loads the rest after ``start`` has been answered.
 """
 
 import _warnings
-import os
+import posix
 import sys
 
 from . import flags
@@ -29,11 +31,11 @@ def main(config: str = "", arguments: list[str] | None = None) -> int:
         if call.switches & {"v", "version"}:
             from . import info
 
-            os.write(output, info.version_text(PROGRAM).encode())
+            posix.write(output, info.version_text(PROGRAM).encode())
         elif "info" in call.switches:
             from . import info
 
-            os.write(output, info.runtime_info())
+            posix.write(output, info.runtime_info())
         elif call.action == "start":
             from . import start
 
@@ -41,11 +43,11 @@ def main(config: str = "", arguments: list[str] | None = None) -> int:
         elif call.action == "delete":
             from . import delete
 
-            os.write(output, delete.run(call))
+            posix.write(output, delete.run(call))
         else:
             _refuse(call.action)
     except Exception as error:  # noqa: BLE001 - whatever it is, containerd shows one line to its client
-        os.write(2, f"{PROGRAM}: {' '.join(str(error).split()) or type(error).__name__}\n".encode())
+        posix.write(2, f"{PROGRAM}: {' '.join(str(error).split()) or type(error).__name__}\n".encode())
         return 1
     return 0
 

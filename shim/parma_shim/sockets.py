@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PTH103, PTH108, PTH110, PTH120, SIM105
-# Tier 0: importing pathlib and contextlib takes longer than all that is done here.
+# ruff: noqa: SIM105 - importing contextlib takes longer than all that is done here
 """The shim's listening socket: found by its path, shared by the containers of a group (tier 0).
 
 The path is a hash of containerd's address, the namespace and the group's id, as those may be longer than a socket
@@ -10,12 +9,14 @@ directory, which leaves no lock file behind.
 
 import _socket
 import fcntl
-import os
+import posix
 
+from . import bundle
 from .digest import hex_digest
 
 BACKLOG = 128
 _MAXIMUM_PATH = 105  # bytes; Go's limit, two less than Linux's
+_DIRECTORY_FLAGS = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
 def socket_path(directory: str, grpc_address: str, namespace: str, group: str) -> str:
@@ -25,9 +26,9 @@ def socket_path(directory: str, grpc_address: str, namespace: str, group: str) -
         Malformed: the directory's name is too long for a unix socket.
     """
     path = f"{directory}/{hex_digest(f'parma/{grpc_address}/{namespace}/{group}')}"
-    if len(os.fsencode(path)) > _MAXIMUM_PATH:
+    if _length(path) > _MAXIMUM_PATH:
         short = f"{directory}/{hex_digest(f'parma/{grpc_address}/{namespace}/{group}')[:24]}"
-        if len(os.fsencode(short)) > _MAXIMUM_PATH:
+        if _length(short) > _MAXIMUM_PATH:
             from parma_wire.errors import Malformed
 
             raise Malformed(f"the socket directory's name is too long: {directory}", expected="at most 80 bytes")
@@ -41,39 +42,56 @@ def listen_or_join(path: str) -> "_socket.socket | None":
     Raises:
         OSError: the directory cannot be made or the socket not bound.
     """
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o711, exist_ok=True)
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = _open_directory(_directory(path))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _answers(path):
             return None
         return _listen(path)
     finally:
-        os.close(lock)
+        posix.close(lock)
 
 
 def remove_if_dead(path: str) -> None:
     """Unlinks a socket that nobody listens on; a living one and a missing one are left alone."""
-    if not os.path.exists(path):
+    try:
+        lock = posix.open(_directory(path), _DIRECTORY_FLAGS)
+    except FileNotFoundError:
         return
-    lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _answers(path):
             _unlink(path)
     finally:
-        os.close(lock)
+        posix.close(lock)
+
+
+def _open_directory(path: str) -> int:
+    """A descriptor of the directory, made when it is missing."""
+    try:
+        return posix.open(path, _DIRECTORY_FLAGS)
+    except FileNotFoundError:
+        bundle.make_directories(path)
+    return posix.open(path, _DIRECTORY_FLAGS)
+
+
+def _directory(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _length(path: str) -> int:
+    """In bytes, as the kernel counts."""
+    return len(path.encode(errors="surrogateescape"))
 
 
 def _listen(path: str) -> "_socket.socket":
     _unlink(path)
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
+    before = posix.umask(0o177)
     try:
         listener.bind(path)
     finally:
-        os.umask(before)
+        posix.umask(before)
     listener.listen(BACKLOG)
     return listener
 
@@ -91,6 +109,6 @@ def _answers(path: str) -> bool:
 
 def _unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except FileNotFoundError:
         pass

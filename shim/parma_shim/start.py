@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PTH108, PTH109, PTH110, PTH208
-# Tier 0: importing pathlib and contextlib takes longer than all that is done here.
 """``start``: join the group's shim or become it; the answer goes to standard output (tier 0).
 
 containerd waits for the end of output, takes standard error for part of the answer, and dials at once. Hence: the
@@ -10,7 +8,7 @@ containerd's connection waits in the socket's backlog.
 """
 
 import _socket
-import os
+import posix
 
 from . import bootstrap, bundle, sockets, task_api
 from .flags import Invocation
@@ -28,9 +26,9 @@ def run(call: Invocation, config: str, output: int) -> None:
     Raises:
         ParmaError, OSError: nothing was started, or what was is gone again.
     """
-    boot = bootstrap.from_start(call, os.environ, bootstrap.read_stdin())
+    boot = bootstrap.from_start(call, bootstrap.environment(), bootstrap.read_stdin())
     boot.config_path = boot.config_path or config
-    here = os.getcwd()
+    here = posix.getcwd()
     group = bundle.group_of(here, boot.id)
     path = sockets.socket_path(boot.socket_dir, boot.grpc_address, boot.namespace, group)
     version = task_api.version_to_offer(boot, boot.config_path)
@@ -42,13 +40,13 @@ def run(call: Invocation, config: str, output: int) -> None:
     try:
         bundle.write_address(here, f"unix://{path}")
         bundle.write_state(here, bundle.State(socket=path))
-        answered, unanswered = os.pipe()
-        pid = os.fork()
+        answered, unanswered = posix.pipe()
+        pid = posix.fork()
     except BaseException:
-        os.unlink(path)
+        posix.unlink(path)
         raise
     if pid == 0:
-        os.close(unanswered)
+        posix.close(unanswered)
         _become_daemon(boot, group, here, path, listener, answered)
     _finish_parent(boot, pid, path, output, answer(version, path))
 
@@ -66,10 +64,10 @@ def _finish_parent(boot: bootstrap.Bootstrap, child: int, path: str, output: int
             join_cgroup(boot.shim_cgroup, child)
         _print(output, text)
     except BaseException:
-        os.kill(child, 9)
-        os.unlink(path)
+        posix.kill(child, 9)
+        posix.unlink(path)
         raise
-    os._exit(0)  # nothing to finalise, and 2 ms saved
+    posix._exit(0)  # noqa: SLF001 - nothing to finalise, and 2 ms saved
 
 
 def _become_daemon(
@@ -82,14 +80,14 @@ def _become_daemon(
     """
     status = 1
     try:
-        os.setsid()
-        null = os.open("/dev/null", os.O_RDWR)
+        posix.setsid()
+        null = posix.open("/dev/null", posix.O_RDWR)
         for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        os.read(answered, 1)
-        os.closerange(3, listener.fileno())
-        os.closerange(listener.fileno() + 1, 1024)
-        os.chdir("/")  # the bundle is containerd's to remove
+            posix.dup2(null, descriptor)
+        posix.read(answered, 1)
+        posix.closerange(3, listener.fileno())
+        posix.closerange(listener.fileno() + 1, 1024)
+        posix.chdir("/")  # the bundle is containerd's to remove
         _raise_oom_score()
         from .lean import prepare
 
@@ -98,7 +96,7 @@ def _become_daemon(
 
         status = run_daemon(boot, group=group, bundle_dir=here, socket_path=path, listener_fd=listener.detach())
     finally:
-        os._exit(status)
+        posix._exit(status)  # noqa: SLF001
 
 
 def _raise_oom_score() -> None:
@@ -118,12 +116,12 @@ def join_cgroup(path: str, pid: int, root: str = "/sys/fs/cgroup") -> None:
     Raises:
         NotFound: no hierarchy has it.
     """
-    unified = os.path.exists(f"{root}/cgroup.controllers")
-    hierarchies = [root] if unified else [f"{root}/{name}" for name in sorted(os.listdir(root))]
+    unified = _exists(f"{root}/cgroup.controllers")
+    hierarchies = [root] if unified else [f"{root}/{name}" for name in sorted(posix.listdir(root))]
     joined = False
     for hierarchy in hierarchies:
         procs = f"{hierarchy}/{path.strip('/')}/cgroup.procs"
-        if os.path.exists(procs):
+        if _exists(procs):
             with open(procs, "wb", buffering=0) as file:
                 file.write(b"%d" % pid)
             joined = True
@@ -133,5 +131,13 @@ def join_cgroup(path: str, pid: int, root: str = "/sys/fs/cgroup") -> None:
         raise NotFound(f"the shim's cgroup {path} does not exist", hint="shim_cgroup of the runtime's options")
 
 
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _print(output: int, text: bytes) -> None:
-    os.write(output, text)
+    posix.write(output, text)

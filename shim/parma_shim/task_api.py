@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PTH103, PTH104, PTH116, PTH120
-# Tier 0: importing pathlib and contextlib takes longer than all that is done here.
 """Which task API version to offer to containerd (tier 0).
 
 containerd 1.7 refuses version 3; 2.x wants it for the sandbox API and streams. Nothing in arguments or environment
@@ -8,7 +6,7 @@ tells 1.7 from 2.0-2.2, so the running daemon's executable is asked once. ``/pro
 containerd passes: after an upgrade without restart the file on disk is newer than the daemon.
 """
 
-import os
+import posix
 
 from . import bootstrap, bundle
 
@@ -30,9 +28,9 @@ def version_to_offer(boot: bootstrap.Bootstrap, config: str, *, executable: str 
         return 3
     if boot.dialect == bootstrap.LEGACY:
         return 1
-    executable = executable or f"/proc/{os.getppid()}/exe"
+    executable = executable or f"/proc/{posix.getppid()}/exe"
     try:
-        found = os.stat(executable)
+        found = posix.stat(executable)
     except OSError:
         return 3
     remembered = f"{run_dir}/containerd-{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}"
@@ -60,20 +58,21 @@ def _configured(path: str) -> int:
 
 def _version_text(executable: str) -> str:
     """What ``containerd --version`` prints; empty when it cannot be run."""
-    read_end, write_end = os.pipe()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    read_end, write_end = posix.pipe()
+    null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
-        pid = os.posix_spawn(executable, ["containerd", "--version"], {"PATH": "/usr/bin:/bin"}, file_actions=actions)
+        actions = [(posix.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate((null, write_end, null))]
+        command = ["containerd", "--version"]
+        pid = posix.posix_spawn(executable, command, {"PATH": "/usr/bin:/bin"}, file_actions=actions)
     except OSError:
-        os.close(read_end)
+        posix.close(read_end)
         return ""
     finally:
-        os.close(write_end)
-        os.close(null)
+        posix.close(write_end)
+        posix.close(null)
     with open(read_end, "rb", buffering=0) as output:
         text = output.read(4096) or b""
-    os.waitpid(pid, 0)
+    posix.waitpid(pid, 0)
     return text.decode(errors="replace")
 
 
@@ -91,10 +90,10 @@ def _major(text: str) -> int:
 
 def _remember(path: str, version: int) -> None:
     try:
-        os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
-        temporary = f"{path}.{os.getpid()}"
+        bundle.make_directories(path.rpartition("/")[0])
+        temporary = f"{path}.{posix.getpid()}"
         with open(temporary, "wb", buffering=0) as file:
             file.write(b"%d" % version)
-        os.rename(temporary, path)
+        posix.rename(temporary, path)
     except OSError:
         pass  # asked again next time

@@ -68,3 +68,12 @@ def test_no_state_is_none(tmp_path: Path) -> None:
 def test_the_start_time_tells_processes_apart() -> None:
     assert bundle.start_time(os.getpid()) > 0
     assert bundle.start_time(0) == 0
+
+
+def test_directories_are_made_with_all_that_is_missing_above_them(tmp_path: Path) -> None:
+    bundle.make_directories(str(tmp_path / "a/b/c"))
+    bundle.make_directories(str(tmp_path / "a/b/c"))
+    assert (tmp_path / "a/b/c").is_dir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        bundle.make_directories(str(tmp_path / "dangling/below"))
