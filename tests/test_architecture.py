@@ -12,14 +12,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ALLOWED: dict[str, set[str]] = {
     "ttrpc/ttrpc": set(),
-    "snp/parma_snp": set(),
+    "cose/parma_cose": set(),
+    "snp/parma_snp": {"parma_cose"},
     "wire/parma_wire": set(),
-    "policy/parma_policy": {"parma_wire"},
-    "guest/parma_guest": {"ttrpc", "parma_policy", "parma_snp", "parma_wire"},
+    "policy/parma_policy": {"parma_wire", "parma_cose"},
+    "guest/parma_guest": {"ttrpc", "parma_policy", "parma_snp", "parma_wire", "parma_cose"},
     "guest/image/parma_image": {"parma_wire", "parma_snp", "parma_guest"},
     "shim/parma_shim": {"ttrpc", "parma_snp", "parma_policy", "parma_wire", "parma_image"},
 }
-OURS = {"ttrpc", "parma_snp", "parma_wire", "parma_policy", "parma_guest", "parma_image", "parma_shim"}
+OURS = {"ttrpc", "parma_cose", "parma_snp", "parma_wire", "parma_policy", "parma_guest", "parma_image", "parma_shim"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("shim", "guest", "policy", "snp", "ttrpc", "wire", "tools")
+SOURCES = ("cose", "shim", "guest", "policy", "snp", "ttrpc", "wire", "tools")
 
 
 def tracked(suffix: str) -> list[Path]:

@@ -24,7 +24,7 @@ def ensure_prefix() -> None:
 def image_inputs_digest() -> str:
     """SHA-256 over everything in the checkout that the guest image is made from."""
     digest = hashlib.sha256()
-    folders = ("guest", "policy/parma_policy", "snp/parma_snp", "ttrpc/ttrpc", "wire/parma_wire")
+    folders = ("cose", "guest", "policy/parma_policy", "snp/parma_snp", "ttrpc/ttrpc", "wire/parma_wire")
     for folder in folders:
         for path in sorted((paths.ROOT / folder).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:

@@ -12,7 +12,7 @@ from typing import Final
 
 from devtool import paths, setup
 
-CODE: Final = ("shim", "guest", "policy", "snp", "ttrpc", "wire", "tools", "tests")
+CODE: Final = ("cose", "shim", "guest", "policy", "snp", "ttrpc", "wire", "tools", "tests")
 
 
 def _run(*command: str | Path) -> int:
