@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from parma_policy.accounts import Account, resolve
+from parma_policy.attestation import NAMES
 from parma_policy.framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CAPABILITIES
 from parma_policy.points import POINTS
 from parma_policy.reader import load
@@ -75,6 +76,8 @@ class Wish:
     working_dir: str | None = None
     privileged: bool = False
     stdio: bool = True
+    attestation: tuple[str, ...] = ()
+    """Names of ``parma_policy.attestation``: what of attestation the container may reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def container_for(image: Image, wish: Wish) -> dict[str, object]:
         "working_dir": wish.working_dir or _text(config, "WorkingDir") or "/",
         "allow_stdio_access": wish.stdio,
         "no_new_privileges": not wish.privileged,
+        "attestation": [name for name in NAMES if name in wish.attestation],
     }
     if not image.name:
         del container["name"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from parma_policy.attestation import CLOUD_DEFAULT
 from parma_policy.patterns import TextPattern, expression_set
 from parma_policy.versions import Version
 
@@ -207,6 +208,16 @@ class Container:
     seccomp_profile_sha256: str
     id: str = ""
     name: str = ""
+    attestation: frozenset[str] | None = None
+    """Names of ``parma_policy.attestation``; None where the policy says nothing of it."""
+    identity: bytes = b""
+    """SHA-256 of the definition, which keys derived for the container are bound to; empty where it gets none."""
+
+    def may_reach(self, *, sandbox: bool) -> frozenset[str]:
+        """What of attestation the container may reach; ``sandbox``: it is a pod's sandbox container."""
+        if self.attestation is not None:
+            return self.attestation
+        return frozenset() if sandbox else CLOUD_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from parma_policy.attestation import NAMES
 from parma_policy.commands.files import write_file
 from parma_wire.errors import Malformed
 
@@ -36,6 +37,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--user", help="uid, name, uid:gid or name:group in place of the image's")
     parser.add_argument("--cwd", help="working directory in place of the image's")
     parser.add_argument("--privileged", action="store_true", help="what 'ctr run --privileged' asks for")
+    parser.add_argument(
+        "--attestation",
+        action="append",
+        default=[],
+        choices=NAMES,
+        metavar="NAME",
+        help=f"what of attestation the container may reach: {', '.join(NAMES)}",
+    )
     parser.add_argument("--no-stdio", action="store_true", help="the host neither sees output nor gives input")
     parser.add_argument("--no-properties", action="store_true", help="the host sees neither statistics nor processes")
     parser.add_argument("--runtime-logging", action="store_true", help="the host sees the enforcer's own log")
@@ -69,6 +78,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         working_dir=arguments.cwd,
         privileged=arguments.privileged,
         stdio=not arguments.no_stdio,
+        attestation=tuple(arguments.attestation),
     )
     if arguments.image_archive is not None:
         image = images.from_archive(arguments.image_archive, arguments.image or "")

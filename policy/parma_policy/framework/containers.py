@@ -48,10 +48,22 @@ def create_container(view: View, request: CreateContainer) -> Outcome:
         return outcome, state
     env, caps = outcome
     remaining = caps.candidates
-    stdio = remaining[0].allow_stdio_access
+    stdio, sandbox = remaining[0].allow_stdio_access, request.is_sandbox_container
     if any(container.allow_stdio_access != stdio for container in remaining):
         return denied(point, explain.stdio_undecidable("containers")), state
-    decision = Decision(True, point, env_list=env.kept, caps=caps.kept, allow_stdio_access=stdio)
+    reachable = {(container.may_reach(sandbox=sandbox), container.identity) for container in remaining}
+    if len(reachable) > 1:
+        return denied(point, explain.attestation_undecidable()), state
+    attestation, identity = reachable.pop()
+    decision = Decision(
+        True,
+        point,
+        env_list=env.kept,
+        caps=caps.kept,
+        allow_stdio_access=stdio,
+        attestation=attestation,
+        identity=identity,
+    )
     return decision, view.after(
         matches=with_item(state.matches, request.container_id, remaining),
         started=with_item(state.started, request.container_id, Started(request.privileged, stdio)),

@@ -65,6 +65,10 @@ class Decision:
     providers_to_keep: tuple[str, ...] | None = None
     allowed_ledgers: tuple[str, ...] | None = None
     add_module: bool = False
+    attestation: frozenset[str] = frozenset()
+    """What of attestation a created container may reach (``parma_policy.attestation``)."""
+    identity: bytes = b""
+    """What keys derived for the container are bound to."""
 
     def message(self) -> str:
         """One line for the user whose request this was. Empty where it is allowed."""

@@ -239,6 +239,16 @@ def stdio_undecidable(what: str) -> Reason:
     )
 
 
+def attestation_undecidable() -> Reason:
+    """Several candidates remain that may reach different things of attestation, or would get different keys."""
+    return Reason(
+        "attestation_undecidable",
+        "several containers of the policy match, which differ in what of attestation they may reach",
+        "containers only distinguishable by attestation",
+        change='the containers would have to agree in "attestation", and in everything if they list "/key/derive"',
+    )
+
+
 def repeated(view: View, variables: Sequence[str]) -> list[Reason]:
     """The reason for variables given twice with different values, if there are any and that counts."""
     found = [] if view.policy.parity else ambiguous_variables(variables)

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
+from parma_policy import attestation
 from parma_policy.model import (
     CAPABILITY_SETS,
     Capabilities,
@@ -187,13 +190,26 @@ class ContainerReader:
             raise node.wrong("a SHA-256 in hex, or an empty string for no profile")
         return digest
 
+    def reachable(self, node: Node | None) -> frozenset[str] | None:
+        """What the container may reach, or None where the policy does not say."""
+        if node is None:
+            return None
+        names = node.strings()
+        bad = next((name for name in names if name not in attestation.NAMES), None)
+        if bad is not None:
+            raise node.error(f"{bad[:80]!r} is nothing to reach", expected=", ".join(attestation.NAMES))
+        if len(set(names)) != len(names):
+            raise node.error("a name is listed twice")
+        return frozenset(names)
+
     # -- whole objects -------------------------------------------------------------------------------------------
 
     def container(self, node: Node) -> Container:
         """One container, with what its framework version did not know yet filled in."""
         known = tuple(name for name in _SINCE if self.since(name))
         unknown = tuple(name for name in _SINCE if name not in known)
-        members = node.members((*_ALWAYS, *known), (*unknown, *_IGNORED))
+        members = node.members((*_ALWAYS, *known), (*unknown, *_IGNORED, "attestation"))
+        reachable = self.reachable(members.get("attestation"))
         init_signals = self.signals(members["signals"])
         if self.framework_version < _TERMINATING_SIGNALS_SINCE:
             init_signals |= {9, 15}
@@ -215,6 +231,10 @@ class ContainerReader:
             ),
             id=_label(members, "id"),
             name=_label(members, "name"),
+            attestation=reachable,
+            identity=(
+                _identity(members, (*_ALWAYS, *known)) if reachable and attestation.KEY_DERIVE in reachable else b""
+            ),
         )
 
     def external_process(self, node: Node) -> ExternalProcess:
@@ -239,6 +259,12 @@ class ContainerReader:
 def _required(members: Members) -> bool:
     node = members.get("required")
     return node is not None and node.boolean()
+
+
+def _identity(members: Members, names: tuple[str, ...]) -> bytes:
+    """SHA-256 of these members: of what the container is, wherever in a policy or fragment it stands."""
+    definition = {name: members.value[name] for name in names}
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).digest()
 
 
 def _label(members: Members, name: str) -> str:
