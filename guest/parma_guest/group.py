@@ -210,8 +210,9 @@ class Group:
             done.set()
 
         on_cancel(cancel)
-        process.on_exit(done.set)
+        forget = process.on_exit(done.set)
         done.wait()
+        forget()
         if cancelled.is_set() and not process.exited:
             raise NotFound("nobody waits any more")
         status = process.wait()

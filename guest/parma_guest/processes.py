@@ -52,9 +52,9 @@ class Process:
 
         self._child.on_exit(note)
 
-    def on_exit(self, callback: Callable[[], None]) -> None:
-        """Calls back when it exits, at once if it has."""
-        self._child.on_exit(lambda _status: callback())
+    def on_exit(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back when it exits, at once if it has. The function returned takes the callback back."""
+        return self._child.on_exit(lambda _status: callback())
 
     @property
     def exited(self) -> bool:

@@ -7,6 +7,7 @@ status could be taken from its owner.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -52,13 +53,22 @@ class Child:
         """True once the status is known."""
         return self._exited.is_set()
 
-    def on_exit(self, callback: Callable[[int], None]) -> None:
-        """Calls back with the exit status, at once if it is known; otherwise on the reaper's thread."""
+    def on_exit(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Calls back with the exit status, at once if it is known; otherwise on the reaper's thread.
+
+        The function returned takes the callback back. Whoever stops caring calls it: a process can live for ever.
+        """
         with self._lock:
-            if not self._exited.is_set():
+            waiting = not self._exited.is_set()
+            if waiting:
                 self._callbacks.append(callback)
-                return
-        callback(self._status)
+        if not waiting:
+            callback(self._status)
+        return lambda: self._forget(callback)
+
+    def _forget(self, callback: Callable[[int], None]) -> None:
+        with self._lock, contextlib.suppress(ValueError):  # it has been called
+            self._callbacks.remove(callback)
 
     def finish(self, status: int) -> None:
         """For the reaper. Waiters see the status only after the callbacks have run."""

@@ -76,7 +76,7 @@ def _serve_input(stream: FrameStream, process: Process, on_cancel: Callable[[Cal
         cancelled.set()
         waker.wake()
 
-    process.on_exit(waker.wake)
+    forget = process.on_exit(waker.wake)
     on_cancel(cancel)
     finished = False
     try:
@@ -102,6 +102,7 @@ def _serve_input(stream: FrameStream, process: Process, on_cancel: Callable[[Cal
     finally:
         if descriptor is not None:
             process.stdio.give_back(STDIN, finished=finished)
+        forget()
         waker.close()
 
 
@@ -167,7 +168,7 @@ class _Output:
 
     def _pump(self, descriptor: int, finished: threading.Event) -> None:
         # The waker wakes on exit too, so that the linger begins when the process is already quiet.
-        self._process.on_exit(self._note_exit)
+        forget = self._process.on_exit(self._note_exit)
         try:
             while True:
                 most = self._wait_for_credit()
@@ -185,6 +186,8 @@ class _Output:
                 self._stream.send(pb.StreamFrame(data=data))
         except Exception:  # noqa: BLE001  # the connection is gone: the stream's own thread notices as well
             return
+        finally:
+            forget()
 
     def _note_exit(self) -> None:
         self._exited_at = time.monotonic()

@@ -2,8 +2,7 @@
 """The shim daemon: the child that ``start`` leaves behind, one per container or pod.
 
 It lives until the last task is deleted and containerd says Shutdown. Two guards keep it from living for ever when
-that cannot happen any more: no connection within a minute of the start, and a bundle that has disappeared while there
-is no task.
+that cannot happen any more: a minute without a connection, and a bundle that has disappeared, while there is no task.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from parma_shim.task.process import Container
 
 CONNECT_PATIENCE: Final = 60.0
-"""Seconds without any connection after which nobody will come."""
+"""Seconds without a connection or a task after which nobody will come."""
 
 TICK: Final = 15.0
 """Seconds between two looks at whether the shim is still wanted."""
@@ -40,11 +39,11 @@ TICK: Final = 15.0
 EXITS: Final = 1.0
 """Seconds at the end for the last exits to be noticed."""
 
-FLUSH: Final = 2.0
+FLUSH: Final = 1.5
 """Seconds at the end for containerd to take the last events."""
 
-END: Final = 4.0
-"""Seconds at the end for the virtual machine to go; then `delete` has to see to it."""
+END: Final = 4.5
+"""Seconds that the end may take altogether: containerd gives it 5. What is left of the machine `delete` sees to."""
 
 _GC_THRESHOLD: Final = 5000
 
@@ -107,8 +106,7 @@ class Daemon:
         self._bundle = bundle_dir
         self._socket_path = socket_path
         self._settings = settings
-        self._born = time.monotonic()
-        self._connected = False
+        self._last_seen = time.monotonic()
         self._loop = MainLoop()
         self._events: Publisher = Publisher(boot.ttrpc_address, boot.namespace, log.warning)
         self._env: Environment = Environment(
@@ -120,11 +118,10 @@ class Daemon:
             on_deleted=self._hand_over,
         )
         service = TaskService(self._env, shutdown=self._loop.stop)
-        self._server = ttrpc.Server(accept=self._accept, log=log.warning)
+        self._server = ttrpc.Server(accept=ttrpc.same_user, log=log.warning)
         descriptor = task_pb2.DESCRIPTOR.services_by_name["Task"]
         self._server.register(descriptor, service)
         self._server.register_alias("containerd.task.v2.Task", descriptor, service)
-        self._same_user = ttrpc.same_user
         self._write_state()
 
     def serve(self, listener: socket.socket) -> None:
@@ -133,25 +130,23 @@ class Daemon:
         self._loop.run(on_signal=self._on_signal, on_tick=self._on_tick, period=TICK)
         self._end()
 
-    def _accept(self, connection: socket.socket) -> bool:
-        self._connected = True
-        return self._same_user(connection)
-
     def _on_signal(self, number: int) -> None:
         self._log.warning(f"signal {number}: ending")
         self._loop.stop()
 
     def _on_tick(self) -> None:
         """Whether anybody still wants this process."""
-        if not self._connected and time.monotonic() - self._born > CONNECT_PATIENCE:
-            self._log.warning("containerd never connected: ending")
+        now = time.monotonic()
+        if self._left() or self._server.connections:
+            self._last_seen = now
+        if self._left():
+            return
+        if now - self._last_seen > CONNECT_PATIENCE:
+            self._log.warning("there is neither a connection nor a task: ending")
             self._loop.stop()
-        elif not os.path.isdir(self._bundle) and self._is_idle():  # noqa: PTH112 - a string all along
+        elif not os.path.isdir(self._bundle):  # noqa: PTH112 - a string all along
             self._log.warning("the bundle is gone and there is no task: ending")
             self._loop.stop()
-
-    def _is_idle(self) -> bool:
-        return not self._left()
 
     def _left(self) -> list[Container]:
         with self._env.tasks.changed:
@@ -161,11 +156,13 @@ class Daemon:
         """Nothing is left afterwards; what does not go in time is left to ``delete``."""
         self._env.closing = True
         _unlink(self._socket_path)  # a new container of the group starts a new shim from here on
+        deadline = time.monotonic() + END
         ending = threading.Thread(target=self._end_group, name="end", daemon=True)
         ending.start()
-        ending.join(END)
+        ending.join(END - EXITS - FLUSH)
         self._env.tasks.wait_until_ended(EXITS)
         self._events.flush(FLUSH)
+        ending.join(max(0.0, deadline - time.monotonic()))
         self._server.close()
         if not ending.is_alive():
             _unlink(f"{self._bundle}/{bundle.STATE}")

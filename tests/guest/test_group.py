@@ -373,6 +373,16 @@ def test_any_number_of_waiters_get_the_status_and_a_gone_one_leaves(rig: Rig) ->
     assert rig.group.wait(CONTAINER, INIT, never).code == 42
 
 
+def test_waits_that_were_given_up_leave_nothing_behind(rig: Rig) -> None:
+    running(rig)
+    callbacks = rig.runtime.children[0]._callbacks
+    before = list(callbacks)
+    for _ in range(10):
+        with pytest.raises(NotFound):
+            rig.group.wait(CONTAINER, INIT, lambda cancel: cancel())
+    assert callbacks == before
+
+
 def test_a_bind_mount_must_come_from_the_sandbox_directory(rig: Rig) -> None:
     rootfs(rig)
     inside = f"/run/gcs/c/{CONTAINER}/sandboxMounts/a/b"

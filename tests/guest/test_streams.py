@@ -295,3 +295,11 @@ def test_closing_a_process_leaves_no_descriptor_open(pipes: Fixture) -> None:
         fixture.process.close()
     fixture.close()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("kind", [STDIN, STDOUT])
+def test_streams_that_ended_before_the_process_leave_nothing_behind(pipes: Fixture, kind: int) -> None:
+    for _ in range(3):
+        with serving(pipes, kind):
+            pass
+    assert pipes.child._callbacks == []

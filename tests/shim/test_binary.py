@@ -193,6 +193,17 @@ def test_a_daemon_that_nobody_connects_to_ends(short_path: Path, here: Path) -> 
     assert list(impatient.sockets.iterdir()) == []
 
 
+def test_a_connection_that_only_looks_whether_somebody_listens_does_not_keep_a_daemon_alive(
+    short_path: Path, here: Path
+) -> None:
+    impatient = Binary(short_path, prelude=HURRY.format(patience=0.3))
+    answer = impatient.start("x", here)
+    state = daemon_of(here)
+    with task_stub(answer["address"]) as call:
+        assert call("Connect", task_pb2.ConnectRequest(id="x")).shim_pid == state.pid
+    eventually(lambda: ended(state.pid), "the daemon's end")
+
+
 def test_a_daemon_whose_bundle_is_gone_ends_when_it_has_no_task(short_path: Path, here: Path) -> None:
     attentive = Binary(short_path, prelude=HURRY.format(patience=60))
     answer = attentive.start("x", here)
