@@ -6,12 +6,11 @@ What counts for HOST_DATA are the bytes of the text itself, never how they trave
 
 from __future__ import annotations
 
-import base64
 import binascii
 import zlib
 from typing import Final
 
-from parma_wire.errors import Malformed
+from parma_wire.errors import Denied, Malformed
 from parma_wire.limits import MAX_POLICY_BYTES
 
 ANNOTATION: Final = "io.parma.policy"
@@ -23,7 +22,10 @@ _MAX_TEXT: Final = (MAX_POLICY_BYTES // 3 + 1) * 4 + 4096
 
 
 def load_annotation(text: str) -> bytes:
-    """The policy's bytes. Raises Malformed for what is not base64, damaged, or too large."""
+    """The policy's bytes.
+
+    Raises Malformed for what is not base64 or damaged, Denied for what is too large to be loaded anywhere.
+    """
     if len(text) > _MAX_TEXT:
         raise _too_large()
     try:
@@ -41,7 +43,8 @@ def to_annotation(policy: bytes, *, compress: bool = True) -> str:
     """The annotation's text, the same for the same bytes; gzipped where that makes it shorter."""
     packer = zlib.compressobj(9, wbits=_GZIP)
     packed = packer.compress(policy) + packer.flush()
-    return base64.b64encode(packed if compress and len(packed) < len(policy) else policy).decode("ascii")
+    shorter = packed if compress and len(packed) < len(policy) else policy
+    return binascii.b2a_base64(shorter, newline=False).decode("ascii")
 
 
 def _decompress(data: bytes) -> bytes:
@@ -57,5 +60,5 @@ def _decompress(data: bytes) -> bytes:
     return result
 
 
-def _too_large() -> Malformed:
-    return Malformed("the policy is too large", expected=f"at most {MAX_POLICY_BYTES} bytes")
+def _too_large() -> Denied:
+    return Denied("the policy is too large", expected=f"at most {MAX_POLICY_BYTES} bytes")

@@ -10,22 +10,17 @@ the guest to say.
 
 from __future__ import annotations
 
-import binascii
 import os
 import stat
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from parma_policy.annotation import ANNOTATION, load_annotation
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, NotFound, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
 
-ANNOTATION: Final = "io.parma.policy"
 FILE_ANNOTATION: Final = "io.parma.policy-file"
-
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
 def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequence[Path]) -> bytes | None:
@@ -39,7 +34,7 @@ def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequenc
     if inline is not None and file is not None:
         raise Malformed(f"both {ANNOTATION} and {FILE_ANNOTATION} are given", expected="one of them")
     if inline is not None:
-        return _decode(inline)
+        return load_annotation(inline)
     if file is not None:
         return _read(file, policy_dirs)
     return None
@@ -56,30 +51,6 @@ def require_policy(policy: bytes | None) -> bytes:
         hint="parma policy generate --image IMAGE --out policy.rego, "
         f"then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
     )
-
-
-def _decode(text: str) -> bytes:
-    # A bound before any work: base64 of incompressible gzip is the longest that can be right.
-    if len(text) > 2 * MAX_POLICY_BYTES:
-        raise _too_large()
-    try:
-        data = binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError) as error:
-        raise Malformed(f"{ANNOTATION} is not base64", expected="base64 of Rego text, optionally gzipped") from error
-    if data.startswith(_GZIP_MAGIC):
-        data = _decompress(data)
-    return _limited(data)
-
-
-def _decompress(data: bytes) -> bytes:
-    decompressor = zlib.decompressobj(_GZIP_WINDOW)
-    try:
-        result = decompressor.decompress(data, MAX_POLICY_BYTES + 1)
-    except zlib.error as error:
-        raise Malformed(f"the gzip data in {ANNOTATION} is damaged") from error
-    if len(result) <= MAX_POLICY_BYTES and (not decompressor.eof or decompressor.unused_data):
-        raise Malformed(f"the gzip data in {ANNOTATION} is cut short or followed by something else")
-    return result
 
 
 def _read(name: str, policy_dirs: Sequence[Path]) -> bytes:

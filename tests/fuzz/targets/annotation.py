@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 
 from parma_policy.annotation import load_annotation, to_annotation
-from parma_wire.errors import Malformed
+from parma_wire.errors import Denied, Malformed
 from parma_wire.limits import MAX_POLICY_BYTES
 
 SEEDS = [
@@ -21,7 +21,7 @@ def target(data: bytes) -> None:
     """What is accepted stays within the limit and makes the journey again."""
     try:
         policy = load_annotation(data.decode("utf-8", errors="surrogateescape"))
-    except Malformed:
+    except (Malformed, Denied):
         return
     assert len(policy) <= MAX_POLICY_BYTES
     if not policy.startswith(b"\x1f\x8b"):
