@@ -49,6 +49,10 @@ STRICTER: Final[dict[str, str]] = {
     "env.ambiguous": "Two different values for one environment variable are denied.",
     "request.text": "Strings with NUL characters, or without a UTF-8 form, are malformed in any request.",
     "overlay.empty": "An overlay of no layers is denied.",
+    "create.overlay-gone": (
+        "A container cannot be created on an overlay that was unmounted again. The reference remembers which "
+        "containers an id can be, whatever became of its overlay, and leaves it to its guest to find nothing there."
+    ),
     "unmount.in-use": (
         "A device that a mounted overlay uses, and the overlay of a container that was started and not shut down, "
         "cannot be unmounted. The reference guest checks this outside of its policy engine."

@@ -152,6 +152,15 @@ def test_an_id_is_used_once() -> None:
     assert code(talk.ask("create_container", creation())) == "already_started"
 
 
+@pytest.mark.parametrize("parity", [False, True])
+def test_an_overlay_that_was_unmounted_carries_no_container(parity: bool) -> None:
+    talk = Talk(policy(parity=parity)).prepared()
+    assert talk.ask("unmount_overlay", unmountTarget=rootfs()).allowed
+    decision = talk.ask("create_container", creation())
+    assert decision.allowed is parity  # the reference leaves it to its guest
+    assert parity or code(decision) == "not_mounted"
+
+
 def test_the_policy_without_no_new_privileges_accepts_it_too() -> None:
     for given in (True, False):
         assert create(creation(noNewPrivileges=given), container(no_new_privileges=False)).allowed

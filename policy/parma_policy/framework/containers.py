@@ -39,6 +39,10 @@ def create_container(view: View, request: CreateContainer) -> Outcome:
     if not candidates:
         return denied(point, *_no_candidates(view)), state
 
+    if not view.policy.parity and all(o.container_id != request.container_id for o in state.overlays.values()):
+        text = "the overlay of this container was unmounted"
+        return denied(point, Reason("not_mounted", text, "no matching containers for overlay")), state
+
     def explanation(container: Container) -> list[Reason]:
         return _why_not_create(view, container, request)
 
