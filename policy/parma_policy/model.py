@@ -219,6 +219,9 @@ class Container:
             return self.attestation
         return frozenset() if sandbox else CLOUD_DEFAULT
 
+    place: str = field(default="", compare=False)
+    """Where it stands, like ``containers[2]``; behind the package name where that is a fragment's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExternalProcess:
@@ -228,6 +231,8 @@ class ExternalProcess:
     env_rules: EnvRules
     working_dir: str
     allow_stdio_access: bool
+    place: str = field(default="", compare=False)
+    """Where it stands, like ``external_processes[0]``."""
 
 
 SvnValue = int | Version
@@ -281,6 +286,18 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
+class Extensions:
+    """Switches that only Parma knows; the reference enforcer ignores them. Absent is off."""
+
+    permissive: bool = False
+    """Nothing is denied for what it is; what would have been is allowed and recorded. See ``framework.permissive``."""
+    denials_show_arguments: bool = False
+    """Denials quote whole command lines; otherwise the program only."""
+    denials_show_environment: bool = False
+    """Denials quote environment variables with their values; otherwise the names only."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerIndex:
     """Containers and what is asked of them most: by layers, and the set of all layers."""
 
@@ -316,6 +333,7 @@ class Policy:
     """Enforcement points that the policy hands to the framework."""
     has_reason: bool = False
     flags: Flags = field(default_factory=Flags)
+    extensions: Extensions = field(default_factory=Extensions)
     containers: ContainerIndex = field(default_factory=ContainerIndex)
     mountable_layers: frozenset[str] = frozenset()
     """Root hashes that read-only devices may have."""

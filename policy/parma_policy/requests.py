@@ -8,6 +8,7 @@ have parsed. That is never a decision of the policy.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -260,13 +261,13 @@ def constant(expected: str) -> Decoder:
 
 def items(schema: Schema) -> Decoder:
     """A list of objects."""
+    return functools.partial(_items, schema)
 
-    def decode(value: object, key: str) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) > MAX_LIST:
-            raise _bad(key, "a list of objects")
-        return tuple([schema.decode(item, key) for item in value])
 
-    return decode
+def _items(schema: Schema, value: object, key: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_LIST:
+        raise _bad(key, "a list of objects")
+    return tuple([schema.decode(item, key) for item in value])
 
 
 class Schema:

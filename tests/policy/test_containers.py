@@ -51,7 +51,12 @@ def test_what_the_policy_says_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("change", "expected_code", "topic", "says"),
     [
-        ({"argList": ["/bin/sh"]}, "command", "invalid command", 'expected ["/bin/app", "--serve"], got ["/bin/sh"]'),
+        (
+            {"argList": ["/bin/sh"]},
+            "command",
+            "invalid command",
+            'expected "/bin/app" with 1 argument, got ["/bin/sh"]',
+        ),
         ({"argList": []}, "command", "invalid command", "got []"),
         ({"argList": ["/bin/app --serve"]}, "command", "invalid command", "got"),
         ({"workingDir": "/"}, "working_dir", "invalid working directory", 'expected "/srv", got "/"'),

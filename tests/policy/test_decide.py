@@ -54,7 +54,10 @@ def test_every_point_of_linux_has_a_function_and_a_test_request() -> None:
 def test_a_policy_that_knows_a_point_must_have_a_rule_for_it(point: str) -> None:
     decision = Talk(policy(without=[point])).ask(point, GOOD[point])
     assert decision.kind is Kind.POLICY_ERROR
-    assert decision.message() == f"{point} denied: rule for {point} is missing from policy"
+    assert decision.message() == (
+        f"{point} denied: rule for {point} is missing from policy; to allow it, the policy would have to say "
+        f'"{point} := data.framework.{point}" [no_rule]'
+    )
 
 
 @pytest.mark.parametrize("point", LINUX)

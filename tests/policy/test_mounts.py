@@ -24,7 +24,9 @@ def test_a_layer_of_the_policy_is_mounted_once_at_each_place(talk: Talk) -> None
 
 def test_another_layer_is_denied(talk: Talk) -> None:
     denied = talk.ask("mount_device", target=disk(0), deviceHash="f" * 64)
-    assert denied.message() == f'mount_device denied: layer with root hash "{"f" * 64}" is not in the policy'
+    text = f'mount_device denied: layer with root hash "{"f" * 64}" is not in the policy'
+    change = "to allow it, the policy would have to be generated again for this image"
+    assert denied.message() == f"{text}; {change} [layer]"
     assert denied.topics() == ("deviceHash not found",)
     assert "generated again" in denied.hint()
     assert talk.state.devices == {}

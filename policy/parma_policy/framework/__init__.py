@@ -32,15 +32,27 @@ def decide(
         return policy_error(point[:80], "unknown_point", f"enforcement point rule {point[:80]} does not exist"), state
     typed = declared.schema.decode(request, point) if declared.linux else request
     view = View(policy, state, platform)
+    decision, after = _decide(view, declared, typed)
+    if not decision.allowed and policy.extensions.permissive:
+        from parma_policy.framework import permissive
+
+        return permissive.override(view, decision, typed)
+    return decision, after
+
+
+def _decide(view: View, point: EnforcementPoint, request: object) -> tuple[Decision, State]:
+    """The answer of a policy's own rule, or what its age says where it has none."""
+    policy, state, name = view.policy, view.state, point.name
     if policy.api_problem or policy.api_version is None:
-        return policy_error(point, "api_version", policy.api_problem), state
-    if point in policy.rules or (declared.default is Default.FRAMEWORK and policy.api_version < declared.introduced):
-        return HANDLERS[point](view, typed) if declared.linux else (denied(point, _not_linux(declared)), state)
-    if policy.api_version >= declared.introduced:
-        return policy_error(point, "no_rule", f"rule for {point} is missing from policy"), state
-    if declared.default is Default.ALLOW:
-        return allowed(point), state
-    return denied(point, _old_policy(declared), *_also(view, declared, typed)), state
+        return policy_error(name, "api_version", policy.api_problem), state
+    if name in policy.rules or (point.default is Default.FRAMEWORK and policy.api_version < point.introduced):
+        return HANDLERS[name](view, request) if point.linux else (denied(name, _not_linux(point)), state)
+    if policy.api_version >= point.introduced:
+        change = f'the policy would have to say "{name} := data.framework.{name}"'
+        return policy_error(name, "no_rule", f"rule for {name} is missing from policy", change), state
+    if point.default is Default.ALLOW:
+        return allowed(name), state
+    return denied(name, _old_policy(point), *_also(view, point, request)), state
 
 
 def _not_linux(point: EnforcementPoint) -> Reason:
@@ -50,7 +62,8 @@ def _not_linux(point: EnforcementPoint) -> Reason:
 
 def _old_policy(point: EnforcementPoint) -> Reason:
     text = "the policy is older than this enforcement point"
-    return Reason("old_policy", text, text, change=f'"api_version" would have to be {point.introduced} or newer')
+    change = f"api_version would have to be {point.introduced} or newer"
+    return Reason("old_policy", text, text, change=change, where="api_version")
 
 
 def _also(view: View, point: EnforcementPoint, request: object) -> tuple[Reason, ...]:

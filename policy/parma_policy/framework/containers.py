@@ -7,11 +7,16 @@ leaves those that allow it: what was allowed decides what will be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from parma_policy.framework import explain
 from parma_policy.framework.decision import Decision, Reason, denied
-from parma_policy.framework.matching import default_capabilities, mounts_refused, new_privileges_allowed, user_allowed
+from parma_policy.framework.matching import (
+    ambiguous_variables,
+    default_capabilities,
+    mounts_refused,
+    new_privileges_allowed,
+    user_allowed,
+)
 from parma_policy.framework.narrowing import (
     CAPABILITY_DROPPING_SINCE,
     CapabilityChoice,
@@ -25,8 +30,9 @@ from parma_policy.model import Container, EnvRules
 from parma_policy.requests import CreateContainer, ExecInContainer, ShutdownContainer, SignalContainerProcess
 
 Outcome = tuple[Decision, State]
+Candidates = tuple[Container, ...]
 _Process = CreateContainer | ExecInContainer
-_Explain = Callable[[Container], list[Reason]]
+_Explain = Callable[[Candidates], list[Reason]]
 
 
 def create_container(view: View, request: CreateContainer) -> Outcome:
@@ -43,8 +49,10 @@ def create_container(view: View, request: CreateContainer) -> Outcome:
         text = "the overlay of this container was unmounted"
         return denied(point, Reason("not_mounted", text, "no matching containers for overlay")), state
 
-    def explanation(container: Container) -> list[Reason]:
-        return _why_not_create(view, container, request)
+    def explanation(closest_of: Candidates) -> list[Reason]:
+        from parma_policy.framework import denials
+
+        return denials.create(view, closest_of, request)
 
     remaining = tuple(container for container in candidates if _may_create(view, container, request))
     outcome = _process(view, point, candidates, remaining, request, request.privileged, explanation)
@@ -54,9 +62,14 @@ def create_container(view: View, request: CreateContainer) -> Outcome:
     remaining = caps.candidates
     stdio, sandbox = remaining[0].allow_stdio_access, request.is_sandbox_container
     if any(container.allow_stdio_access != stdio for container in remaining):
-        return denied(point, explain.stdio_undecidable("containers")), state
+        from parma_policy.framework import explain
+
+        places = (container.place for container in remaining)
+        return denied(point, explain.stdio_undecidable("containers", places)), state
     reachable = {(container.may_reach(sandbox=sandbox), container.identity) for container in remaining}
     if len(reachable) > 1:
+        from parma_policy.framework import explain
+
         return denied(point, explain.attestation_undecidable()), state
     attestation, identity = reachable.pop()
     decision = Decision(
@@ -84,8 +97,10 @@ def exec_in_container(view: View, request: ExecInContainer) -> Outcome:
     if not candidates:
         return denied(point, _shut_down("invalid command")), state
 
-    def explanation(container: Container) -> list[Reason]:
-        return _why_not_exec(view, container, request, started.privileged)
+    def explanation(closest_of: Candidates) -> list[Reason]:
+        from parma_policy.framework import denials
+
+        return denials.execute(view, closest_of, request, privileged=started.privileged)
 
     remaining = tuple(container for container in candidates if _may_exec(container, request))
     outcome = _process(view, point, candidates, remaining, request, started.privileged, explanation)
@@ -110,7 +125,7 @@ def signal_container_process(view: View, request: SignalContainerProcess) -> Out
     candidates = state.candidates(request.container_id)
     remaining = tuple(container for container in candidates if request.signal in _signals(container, request))
     if not remaining:
-        return denied(point, _signal_reason(candidates, request)), state
+        return denied(point, _signal_reason(view, candidates, request)), state
     return (
         Decision(True, point),
         view.after(matches=with_item(state.matches, request.container_id, remaining)),
@@ -139,8 +154,8 @@ def shutdown_container(view: View, request: ShutdownContainer) -> Outcome:
 def _process(
     view: View,
     point: str,
-    candidates: Sequence[Container],
-    remaining: tuple[Container, ...],
+    candidates: Candidates,
+    remaining: Candidates,
     request: _Process,
     privileged: bool,
     explanation: _Explain,
@@ -148,13 +163,14 @@ def _process(
     """Environment and capabilities, which are decided alike: the choices, or the denial."""
     flags, framework = view.policy.flags, view.policy.framework_version
     if not remaining:
-        return denied(point, *_closest(candidates, explanation))
+        return denied(point, *explanation(candidates))
     env = choose_env(remaining, _env_rules, request.env_list, dropping=flags.allow_environment_variable_dropping)
-    if env.undecided:
-        return denied(point, explain.env_undecidable(*env.undecided))
-    repeated = explain.repeated(view, env.kept)
-    if env.candidates and repeated:
-        return denied(point, *repeated)
+    ambiguous = repeated(view, env.kept) if env.candidates else []
+    if env.undecided or ambiguous:
+        from parma_policy.framework import explain
+
+        reason = explain.env_undecidable(*env.undecided) if env.undecided else explain.env_ambiguous(ambiguous)
+        return denied(point, reason)
     caps = choose_capabilities(
         env.candidates,
         lambda container: default_capabilities(view, container, privileged),
@@ -162,20 +178,21 @@ def _process(
         dropping=flags.allow_capability_dropping and framework is not None and framework >= CAPABILITY_DROPPING_SINCE,
     )
     if caps.undecided:
+        from parma_policy.framework import explain
+
         return denied(point, explain.capabilities_undecidable())
     if not caps.candidates:
-        return denied(point, *_closest(remaining, explanation))
+        return denied(point, *explanation(remaining))
     return env, caps
+
+
+def repeated(view: View, variables: tuple[str, ...]) -> list[str]:
+    """Names of variables that are given twice with different values, where that counts."""
+    return [] if view.policy.parity else ambiguous_variables(variables)
 
 
 def _env_rules(container: Container) -> EnvRules:
     return container.env_rules
-
-
-def _closest(candidates: Sequence[Container], explanation: _Explain) -> list[Reason]:
-    """The reasons of the candidate with the fewest; of several, one with the right command, else the first."""
-    explanations = [explanation(container) for container in candidates]
-    return min(explanations, key=lambda reasons: (len(reasons), any(reason.code == "command" for reason in reasons)))
 
 
 def _may_create(view: View, container: Container, request: CreateContainer) -> bool:
@@ -200,50 +217,11 @@ def _may_exec(container: Container, request: ExecInContainer) -> bool:
     )
 
 
-def _why_not_create(view: View, container: Container, request: CreateContainer) -> list[Reason]:
-    reasons = []
-    if container.command != request.arg_list:
-        reasons.append(explain.command(container.command, request.arg_list))
-    if request.privileged and not container.allow_elevated:
-        reasons.append(explain.privileged())
-    reasons += _why_not_common(container, request)
-    refused = mounts_refused(view, container, request)
-    if refused:
-        reasons.append(explain.mounts(container, refused))
-    if container.seccomp_profile_sha256 != request.seccomp_profile_sha256:
-        reasons.append(explain.seccomp(container.seccomp_profile_sha256, request.seccomp_profile_sha256))
-    if request.devices:
-        reasons.append(explain.devices(request.devices))
-    return reasons + _why_not_narrowed(view, container, request, request.privileged)
-
-
-def _why_not_exec(view: View, container: Container, request: ExecInContainer, privileged: bool) -> list[Reason]:
-    reasons = []
-    if not any(process.command == request.arg_list for process in container.exec_processes):
-        reasons.append(explain.exec_command(container, request.arg_list))
-    return [*reasons, *_why_not_common(container, request), *_why_not_narrowed(view, container, request, privileged)]
-
-
-def _why_not_common(container: Container, request: _Process) -> list[Reason]:
-    reasons = []
-    if container.working_dir != request.working_dir:
-        reasons.append(explain.working_dir(container.working_dir, request.working_dir))
-    if not user_allowed(container.user, request):
-        reasons.append(explain.user(container, request))
-    if not new_privileges_allowed(container, request.no_new_privileges):
-        reasons.append(explain.no_new_privileges())
-    return reasons
-
-
-def _why_not_narrowed(view: View, container: Container, request: _Process, privileged: bool) -> list[Reason]:
-    flags = view.policy.flags
-    dropping = flags.allow_environment_variable_dropping
-    reasons = explain.env(container.env_rules, request.env_list, dropping=dropping)
-    expected = default_capabilities(view, container, privileged)
-    offered = request.capabilities.intersection(expected) if flags.allow_capability_dropping else request.capabilities
-    if not expected.same_as(offered):
-        reasons.append(explain.capabilities(expected, request.capabilities))
-    return reasons
+def _signals(container: Container, request: SignalContainerProcess) -> frozenset[int]:
+    if request.is_init_process:
+        return container.signals
+    processes = (process for process in container.exec_processes if process.command == request.arg_list)
+    return frozenset(signal for process in processes for signal in process.signals)
 
 
 # -- reasons -----------------------------------------------------------------------------------------------------
@@ -262,25 +240,10 @@ def _shut_down(topic: str) -> Reason:
     return Reason("shut_down", "the container was shut down", topic)
 
 
-def _signals(container: Container, request: SignalContainerProcess) -> frozenset[int]:
-    if request.is_init_process:
-        return container.signals
-    processes = (process for process in container.exec_processes if process.command == request.arg_list)
-    return frozenset(signal for process in processes for signal in process.signals)
-
-
-def _signal_reason(candidates: Sequence[Container], request: SignalContainerProcess) -> Reason:
-    topic = "target isn't allowed to receive the signal"
+def _signal_reason(view: View, candidates: Candidates, request: SignalContainerProcess) -> Reason:
     if not candidates:
-        return _shut_down(topic)
-    accepted = sorted(set().union(*(_signals(container, request) for container in candidates)))
-    what = "the container" if request.is_init_process else f"command {explain.shown(request.arg_list)}"
-    where = '"signals"' if request.is_init_process else 'the "signals" of the exec process'
-    return Reason(
-        "signal",
-        f"signal is not one that the policy lets {what} receive",
-        topic,
-        f"one of {accepted}" if accepted else "none",
-        str(request.signal),
-        f"{where} would have to list {request.signal}",
-    )
+        return _shut_down("target isn't allowed to receive the signal")
+    from parma_policy.framework import denials
+
+    accepted = sorted(frozenset().union(*(_signals(container, request) for container in candidates)))
+    return denials.signal(view, candidates, accepted, request)

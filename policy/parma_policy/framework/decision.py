@@ -4,9 +4,21 @@
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass
 
 from parma_policy.model import Capabilities
+
+MAX_SHOWN = 300
+"""Characters of one value in a reason."""
+MAX_MESSAGE = 1600
+"""Characters of a whole message: what every hop to the user's terminal passes on uncut."""
+
+
+def shown(value: object) -> str:
+    """A value on one line of printable ASCII, shortened."""
+    text = json.dumps(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 class Kind(enum.Enum):
@@ -23,11 +35,12 @@ class Kind(enum.Enum):
 class Reason:
     """One rule that a request failed, for people and for programs.
 
-    ``expected`` and ``actual`` are ready to print; environment values never are in them.
+    ``expected`` and ``actual`` are ready to print. Values of environment variables and arguments of commands are in
+    them only where the policy says so (``denials_show_environment``, ``denials_show_arguments``).
     """
 
     code: str
-    """Stable, like ``command``; unique together with the enforcement point."""
+    """Stable, like ``command``; unique together with the enforcement point. ``framework.codes`` lists all."""
     text: str
     """What is wrong, a short clause."""
     topic: str
@@ -36,6 +49,8 @@ class Reason:
     actual: str = ""
     change: str = ""
     """What in the policy would have to change for this rule to hold."""
+    where: str = ""
+    """The place in the policy that the rule stands at, like ``containers[0].command[2]``; empty where there is none."""
 
     def __str__(self) -> str:
         text = self.text
@@ -56,7 +71,8 @@ class Decision:
     point: str
     kind: Kind = Kind.ALLOWED
     reasons: tuple[Reason, ...] = ()
-    """The first is the first rule that fails, for the candidate that came closest."""
+    """The first is the first rule that fails, for the candidate that came closest. With ``allowed``: see
+    ``overridden``."""
     env_list: tuple[str, ...] | None = None
     """The variables that may be kept, in the order given; None: all of them."""
     caps: Capabilities | None = None
@@ -70,11 +86,25 @@ class Decision:
     identity: bytes = b""
     """What keys derived for the container are bound to."""
 
+    @property
+    def overridden(self) -> bool:
+        """Whether it is allowed only because the policy is permissive; ``reasons`` then says what was against it."""
+        return self.allowed and bool(self.reasons)
+
     def message(self) -> str:
-        """One line for the user whose request this was. Empty where it is allowed."""
-        if self.allowed:
+        """One line for the user whose request this was: what failed, expected and actual value, what would have to
+        change, and in brackets the code and the place in the policy. Empty where it is allowed without reservation.
+        """
+        if self.allowed and not self.reasons:
             return ""
-        return f"{self.point} denied: {self.reasons[0] if self.reasons else 'the policy does not allow it'}"
+        verb = "would be denied" if self.allowed else "denied"
+        if not self.reasons:
+            return f"{self.point} {verb}: the policy does not allow it"
+        reason = self.reasons[0]
+        mark = f" [{reason.code}{' at ' if reason.where else ''}{reason.where}]"
+        body = f"{self.point} {verb}: {reason}{'; to allow it, ' if reason.change else ''}{reason.change}"
+        room = MAX_MESSAGE - len(mark)
+        return (body if len(body) <= room else f"{body[: room - 3]}...") + mark
 
     def hint(self) -> str:
         """What in the policy would have to change, or an empty string."""
@@ -90,9 +120,10 @@ def denied(point: str, *reasons: Reason) -> Decision:
     return Decision(allowed=False, point=point, kind=Kind.DENIED, reasons=reasons)
 
 
-def policy_error(point: str, code: str, text: str) -> Decision:
+def policy_error(point: str, code: str, text: str, change: str = "") -> Decision:
     """The policy says nothing usable."""
-    return Decision(allowed=False, point=point, kind=Kind.POLICY_ERROR, reasons=(Reason(code, text, text),))
+    reason = Reason(code, text, text, change=change)
+    return Decision(allowed=False, point=point, kind=Kind.POLICY_ERROR, reasons=(reason,))
 
 
 def allowed(point: str) -> Decision:

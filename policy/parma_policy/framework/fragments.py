@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from parma_policy.framework.decision import Decision, Reason, denied, policy_error
-from parma_policy.framework.explain import shown
+from parma_policy.framework.decision import Decision, Reason, denied, policy_error, shown
 from parma_policy.framework.state import LoadedFragment, State
 from parma_policy.framework.view import View, unusable
 from parma_policy.model import ContainerIndex, FragmentRule, SvnValue

@@ -8,13 +8,22 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Final
 
-from parma_policy.framework import containers, fragments, mounts, switches
+from parma_policy.framework import containers, mounts, switches
 from parma_policy.framework.decision import Decision
 from parma_policy.framework.state import State
 from parma_policy.framework.view import View
 from parma_policy.points import POINTS
+from parma_policy.requests import LoadFragment
 
 Handler = Callable[[View, Any], tuple[Decision, State]]
+
+
+def load_fragment(view: View, request: LoadFragment) -> tuple[Decision, State]:
+    """See ``fragments``: loaded with the first fragment, as most container groups have none."""
+    from parma_policy.framework import fragments
+
+    return fragments.load_fragment(view, request)
+
 
 _FUNCTIONS: Final[tuple[Handler, ...]] = (
     mounts.mount_device,
@@ -40,7 +49,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
     switches.host_network,
     switches.log_provider,
     switches.load_transparency_trust_list,
-    fragments.load_fragment,
+    load_fragment,
 )
 
 _BY_NAME: Final = {function.__name__: function for function in _FUNCTIONS}

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import re
 
-from parma_policy.framework.decision import Decision, Reason, allowed, denied
-from parma_policy.framework.explain import shown
+from parma_policy.framework.decision import Decision, Reason, allowed, denied, shown
 from parma_policy.framework.state import Overlay, State, with_item, without
 from parma_policy.framework.view import View, unusable
 from parma_policy.requests import (
@@ -139,9 +138,9 @@ def mount_overlay(view: View, request: MountOverlay) -> Outcome:
     layers = tuple(state.devices[path] for path in reversed(request.layer_paths))
     candidates = tuple(view.containers_of(layers)) if layers or view.policy.parity else ()
     if not candidates:
-        text = "no container of the policy has exactly these layers in this order"
-        change = "the policy would have to be generated again for this image"
-        return denied(point, *unusable(view), Reason("layers", text, topic, change=change)), state
+        from parma_policy.framework import denials
+
+        return denied(point, *unusable(view), denials.overlay(view, layers)), state
     return allowed(point), view.after(
         matches=with_item(state.matches, request.container_id, candidates),
         overlays=with_item(state.overlays, request.target, Overlay(request.container_id, request.layer_paths)),
@@ -183,8 +182,9 @@ def scratch_unmount(view: View, request: Unmount) -> Outcome:
 
 
 def _unencrypted(topic: str) -> Reason:
-    change = '"allow_unencrypted_scratch" would have to be true'
-    return Reason("unencrypted", "scratch space must be encrypted", topic, change=change)
+    flag = "allow_unencrypted_scratch"
+    change = f"{flag} would have to be true"
+    return Reason("unencrypted", "scratch space must be encrypted", topic, change=change, where=flag)
 
 
 def plan9_mount(view: View, request: Plan9Mount) -> Outcome:

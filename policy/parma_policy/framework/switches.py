@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from parma_policy.framework import explain
-from parma_policy.framework.decision import Decision, Reason, denied
-from parma_policy.framework.explain import shown
-from parma_policy.framework.narrowing import choose_env
+from parma_policy.framework.containers import repeated
+from parma_policy.framework.decision import Decision, Reason, denied, shown
+from parma_policy.framework.narrowing import EnvChoice, choose_env
 from parma_policy.framework.state import State
 from parma_policy.framework.view import View, unusable
 from parma_policy.model import ExternalProcess
@@ -18,7 +17,7 @@ Outcome = tuple[Decision, State]
 def _switch(view: View, point: str, flag: str, topic: str, *, on: bool) -> Outcome:
     if on:
         return Decision(True, point), view.state
-    reason = Reason("flag", "the policy does not allow it", topic, change=f'"{flag}" would have to be true')
+    reason = Reason("flag", "the policy does not allow it", topic, change=f"{flag} would have to be true", where=flag)
     return denied(point, reason), view.state
 
 
@@ -54,7 +53,10 @@ def log_provider(view: View, request: LogProvider) -> Outcome:
     if len(kept) != len(request.providers) and not view.policy.flags.allow_log_provider_dropping:
         refused = [name for name in request.providers if name.lower() not in listed]
         text = f"log provider {shown(refused[0])} is not in the policy"
-        return denied(point, Reason("provider", text, "log provider not allowed by policy")), view.state
+        where = "allowed_log_providers"
+        change = f"{where} would have to list it"
+        topic = "log provider not allowed by policy"
+        return denied(point, Reason("provider", text, topic, change=change, where=where)), view.state
     return Decision(True, point, providers_to_keep=kept), view.state
 
 
@@ -65,34 +67,35 @@ def exec_external(view: View, request: ExecExternal) -> Outcome:
     remaining = tuple(p for p in processes if p.command == request.arg_list and p.working_dir == request.working_dir)
     dropping = view.policy.flags.allow_environment_variable_dropping
     env = choose_env(remaining, lambda process: process.env_rules, request.env_list, dropping=dropping)
-    if env.undecided:
-        return denied(point, explain.env_undecidable(*env.undecided)), view.state
-    if not env.candidates:
-        return denied(point, *_why_not(view, processes, request, dropping=dropping)), view.state
-    repeated = explain.repeated(view, env.kept)
-    if repeated:
-        return denied(point, *repeated), view.state
+    ambiguous = repeated(view, env.kept) if env.candidates else []
+    if env.undecided or not env.candidates or ambiguous:
+        return denied(point, *_why_not_external(view, request, env, ambiguous)), view.state
     stdio = env.candidates[0].allow_stdio_access
     if any(process.allow_stdio_access != stdio for process in env.candidates):
-        return denied(point, explain.stdio_undecidable("external processes")), view.state
+        from parma_policy.framework import explain
+
+        places = (process.place for process in env.candidates)
+        return denied(point, explain.stdio_undecidable("external processes", places)), view.state
     decision = Decision(True, point, env_list=env.kept, allow_stdio_access=stdio)
     return decision, view.state
 
 
-def _why_not(
-    view: View, processes: tuple[ExternalProcess, ...], request: ExecExternal, *, dropping: bool
+def _why_not_external(
+    view: View, request: ExecExternal, env: EnvChoice[ExternalProcess], ambiguous: list[str]
 ) -> list[Reason]:
-    def explanation(process: ExternalProcess) -> list[Reason]:
-        reasons = []
-        if process.command != request.arg_list:
-            reasons.append(explain.command(process.command, request.arg_list))
-        if process.working_dir != request.working_dir:
-            reasons.append(explain.working_dir(process.working_dir, request.working_dir))
-        return reasons + explain.env(process.env_rules, request.env_list, dropping=dropping)
+    from parma_policy.framework import denials, explain
 
+    if env.undecided:
+        return [explain.env_undecidable(*env.undecided)]
+    if ambiguous:
+        return [explain.env_ambiguous(ambiguous)]
+    processes = tuple(view.external_processes())
     if processes:
-        return min(map(explanation, processes), key=len)
-    return [*unusable(view), Reason("command", "the policy lists no external processes", "invalid command")]
+        dropping = view.policy.flags.allow_environment_variable_dropping
+        return denials.external(view, processes, request, dropping=dropping)
+    change = "external_processes would have to list it"
+    text = "the policy lists no external processes"
+    return [*unusable(view), Reason("command", text, "invalid command", change=change, where="external_processes")]
 
 
 def load_transparency_trust_list(view: View, request: LoadTransparencyTrustList) -> Outcome:
@@ -106,7 +109,9 @@ def load_transparency_trust_list(view: View, request: LoadTransparencyTrustList)
     if not rules:
         text = "no rule of the policy accepts this issuer, subject and version"
         topic = "no TTL candidate matches the provided TTL's issuer, subject and svn"
-        return denied(point, *unusable(view), Reason("trust_list", text, topic)), view.state
+        return denied(
+            point, *unusable(view), Reason("trust_list", text, topic, where="transparency_trust_lists")
+        ), view.state
     accepted = {ledger for rule in rules for ledger in rule.allowed_ledgers}
     ledgers = tuple(ledger for ledger in request.ledgers if ledger in accepted or "*" in accepted)
     if not ledgers:

@@ -235,6 +235,7 @@ class ContainerReader:
             identity=(
                 _identity(members, (*_ALWAYS, *known)) if reachable and attestation.KEY_DERIVE in reachable else b""
             ),
+            place=node.path,
         )
 
     def external_process(self, node: Node) -> ExternalProcess:
@@ -245,6 +246,7 @@ class ContainerReader:
             self.env_rules(members["env_rules"]),
             members["working_dir"].string(),
             members["allow_stdio_access"].boolean(),
+            node.path,
         )
 
     def platform_rule(self, node: Node) -> PlatformRule:

@@ -55,8 +55,9 @@ def framework_claim(document: Document) -> VersionClaim:
 
 
 def node_of(document: Document, statement: Statement) -> Node:
-    """The value of a definition."""
-    return Node(document.source, statement.value, statement.value_offset, statement.name)
+    """The value of a definition. In a fragment its name has the package's in front."""
+    path = statement.name if document.package == "policy" else f"{document.package}.{statement.name}"
+    return Node(document.source, statement.value, statement.value_offset, path)
 
 
 @dataclass(frozen=True, slots=True)

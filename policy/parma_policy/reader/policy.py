@@ -10,6 +10,7 @@ from typing import Final
 
 from parma_policy.model import (
     ContainerIndex,
+    Extensions,
     Flags,
     Policy,
 )
@@ -22,6 +23,7 @@ from parma_policy.versions import FRAMEWORK_VERSION
 from parma_wire.errors import Malformed
 
 _FLAGS: Final = tuple(Flags.__dataclass_fields__)
+_EXTENSIONS: Final = tuple(Extensions.__dataclass_fields__)
 _DATA: Final = (
     "api_version",
     "api_svn",
@@ -30,8 +32,11 @@ _DATA: Final = (
     *LISTS,
     "allowed_log_providers",
     *_FLAGS,
+    *_EXTENSIONS,
 )
 _REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
+PERMISSIVE_LINE: Final = "permissive := true"
+"""How a permissive policy says so: in a line of its own, exactly so. ``parma_snp.status`` looks for it, too."""
 _RULES_HINT: Final = "a policy with Rego rules of its own needs the guest image variant with a Rego engine"
 _REASON_FORMS: Final = "data.framework.reason, or an object of data.framework.errors and data.framework.error_objects"
 
@@ -81,6 +86,7 @@ def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
         rules=rules,
         has_reason="reason" in document.statements,
         flags=_flags(document),
+        extensions=Extensions() if parity else _extensions(document),
         containers=items.containers,
         mountable_layers=_mountable_layers(document, items.containers, parity=parity),
         external_processes=items.external_processes,
@@ -126,6 +132,22 @@ def _check_reason(document: Document, statement: Statement) -> None:
 def _flags(document: Document) -> Flags:
     given = {name: document.statements[name] for name in _FLAGS if name in document.statements}
     return Flags(**{name: node_of(document, statement).boolean() for name, statement in given.items()})
+
+
+def _extensions(document: Document) -> Extensions:
+    given = {name: document.statements[name] for name in _EXTENSIONS if name in document.statements}
+    extensions = Extensions(**{name: node_of(document, statement).boolean() for name, statement in given.items()})
+    if extensions.permissive:
+        _check_line(document, given["permissive"].offset, PERMISSIVE_LINE)
+    return extensions
+
+
+def _check_line(document: Document, offset: int, line: str) -> None:
+    """Some definitions must be found by whoever has the text but no reader of Rego: a relying party, ``grep``."""
+    text = document.source.text
+    start, end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset)
+    if text[start : end if end >= 0 else None].removesuffix("\r") != line:
+        raise document.source.error(offset, "not written so that everybody finds it", expected=f"the line '{line}'")
 
 
 def _log_providers(document: Document) -> tuple[str, ...] | None:
