@@ -84,6 +84,15 @@ def test_libraries_of_libraries_are_added(tmp_path: Path) -> None:
     assert contents.LOADER in tree
 
 
+def test_extension_modules_whose_libraries_only_the_building_machine_has_are_left_out(tmp_path: Path) -> None:
+    base = _base(tmp_path, {"liba.so.1": []})
+    folder = tmp_path / contents.STDLIB / "lib-dynload"
+    folder.mkdir(parents=True)
+    (folder / "_there.cpython-313-x86_64-linux-gnu.so").write_bytes(builders.library(["liba.so.1"]))
+    (folder / "_absent.cpython-313-x86_64-linux-gnu.so").write_bytes(builders.library(["liba.so.1", "libc.so.6"]))
+    assert closure.unusable_extensions(base) == ["_absent"]
+
+
 def test_a_library_that_no_package_has_is_named_with_who_needs_it(tmp_path: Path) -> None:
     tree = Tree()
     tree.file("usr/bin/x", builders.library(["libmissing.so.9"]), executable=True)

@@ -7,10 +7,11 @@ import ast
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from parma_image import contents
+from parma_image import contents, elf
 from parma_image.base import Base
 from parma_wire.errors import Malformed, NotFound
 
@@ -125,7 +126,8 @@ def _exists(root: Path, name: str) -> bool:
 
 
 def _import_in_target(base: Base, path: list[Path], names: list[str]) -> list[tuple[str, str]]:
-    command, environment = base.python(str(_TARGET), "closure", ":".join(map(str, path)), *names)
+    hidden = ":".join(unusable_extensions(base))
+    command, environment = base.python(str(_TARGET), "closure", ":".join(map(str, path)), hidden, *names)
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -134,6 +136,23 @@ def _import_in_target(base: Base, path: list[Path], names: list[str]) -> list[tu
         raise NotFound(f"the guest's Python cannot import {reason[0]}")
     result: list[tuple[str, str]] = ast.literal_eval(done.stdout)
     return result
+
+
+def unusable_extensions(base: Base) -> list[str]:
+    """The standard library's extension modules that need a library which the guest does not have.
+
+    The loader would take such a library from the machine that builds the image, if that happens to have the version.
+    """
+    folder = base.root / contents.STDLIB / "lib-dynload"
+    return sorted(
+        path.name.partition(".")[0]
+        for path in folder.glob("*.so")
+        if not all(map(partial(_is_there, base), elf.needs(path.read_bytes()).libraries))
+    )
+
+
+def _is_there(base: Base, library: str) -> bool:
+    return library == Path(contents.LOADER).name or base.has(f"{contents.MULTIARCH}/{library}")
 
 
 def _file(source: Path, places: dict[Path, str]) -> PythonFile:

@@ -71,7 +71,9 @@ def host_mirror() -> Mirror:
     """
     if shutil.which("apt-get") is None:
         raise Unavailable("apt-get is not installed", expected="a Debian 12 or 13 machine")
-    output = _run(["apt-get", "indextargets", "--format", "$(CREATED_BY) $(COMPONENT) $(RELEASE) $(REPO_URI)"])
+    # Without release information: also on a machine that has never run `apt-get update`.
+    form = "$(CREATED_BY) $(COMPONENT) $(RELEASE) $(REPO_URI)"
+    output = _run(["apt-get", "indextargets", "--no-release-info", "--format", form])
     main = security = None
     for line in output.splitlines():
         created_by, component, release, uri = (line.split(maxsplit=3) + [""] * 4)[:4]

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in the guest's own interpreter at build time, as a script; standard library only, and as little as possible.
 
-``closure DIR:DIR NAME...``  imports the modules and prints every module that is then loaded, as a Python literal:
-                             a list of (name, origin).
-``compile``                  reads lines ``SOURCE<TAB>TARGET<TAB>NAME`` from standard input; writes each TARGET, the
-                             byte code of SOURCE, to run as if it were the file NAME.
+``closure DIR:DIR HIDDEN:HIDDEN NAME...``
+    imports the modules and prints every module that is then loaded, as a Python literal: a list of (name, origin).
+    Hidden ones are as if they did not exist.
+``compile``
+    reads lines ``SOURCE<TAB>TARGET<TAB>NAME`` from standard input; writes each TARGET, the byte code of
+    SOURCE, to run as if it were the file NAME.
 """
 
 import sys
 
 
-def closure(path: str, names: list[str]) -> None:
+def closure(path: str, hidden: str, names: list[str]) -> None:
     sys.path[:0] = path.split(":")
+    sys.modules.update(dict.fromkeys(hidden.split(":")))  # type: ignore[arg-type]  # None: there is no such module
     for name in names:
         try:
             __import__(name)
@@ -43,6 +46,6 @@ def compile_all() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "closure":
-        closure(sys.argv[2], sys.argv[3:])
+        closure(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
         compile_all()
