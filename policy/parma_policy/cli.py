@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from parma_policy.commands import annotation, check, generate
+from parma_policy.commands import annotation, check, digest, generate, lint, show, simulate
 
-_COMMANDS = (generate, check, annotation)
+_COMMANDS = (generate, show, digest, check, lint, simulate, annotation)
 """In the order in which ``--help`` lists them."""
 
 

@@ -14,18 +14,23 @@ from parma_wire.limits import MAX_POLICY_BYTES
 
 def read_policy(path: Path) -> bytes:
     """The bytes of a policy file, or of standard input for ``-``. Raises NotFound, Unavailable or Malformed."""
+    return read_file(path, MAX_POLICY_BYTES, what="a policy")
+
+
+def read_file(path: Path, maximum: int, *, what: str = "this") -> bytes:
+    """The bytes of a file of at most ``maximum`` bytes, or of standard input for ``-``. Raises as ``read_policy``."""
     try:
         if str(path) == "-":
-            data = sys.stdin.buffer.read(MAX_POLICY_BYTES + 1)
+            data = sys.stdin.buffer.read(maximum + 1)
         else:
             with path.open("rb") as file:
-                data = file.read(MAX_POLICY_BYTES + 1)
+                data = file.read(maximum + 1)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > MAX_POLICY_BYTES:
-        raise Malformed(f"{path} is too large for a policy", expected=f"at most {MAX_POLICY_BYTES} bytes")
+    if len(data) > maximum:
+        raise Malformed(f"{path} is too large for {what}", expected=f"at most {maximum} bytes")
     return data
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A conversation with a policy as a value: the policy, what has been allowed so far, and what to go back to.
+
+Every method returns another session and leaves this one as it was. So a transaction is nothing but a remembered state:
+going back restores exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from parma_policy.framework import GUEST, Decision, Platform, State, decide
+from parma_policy.model import Policy
+from parma_wire.errors import FailedPrecondition
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Start with ``Session(policy)``."""
+
+    policy: Policy
+    platform: Platform = GUEST
+    state: State = field(default_factory=State.initial)
+    remembered: State | None = None
+    """The state at the start of the open transaction; None while there is none."""
+
+    def ask(self, point: str, request: Mapping[str, object] | object) -> tuple[Decision, Session]:
+        """One request: the answer and the session after it. Raises Malformed as ``decide`` does."""
+        decision, after = decide(self.policy, self.state, point, request, platform=self.platform)
+        return decision, replace(self, state=after)
+
+    def begin(self) -> Session:
+        """Opens a transaction. Raises FailedPrecondition inside of one: transactions do not nest."""
+        if self.remembered is not None:
+            raise FailedPrecondition("a transaction is open already", hint="transactions do not nest")
+        return replace(self, remembered=self.state)
+
+    def commit(self) -> Session:
+        """Keeps what happened since ``begin``. Raises FailedPrecondition outside of a transaction."""
+        self._opened()
+        return replace(self, remembered=None)
+
+    def roll_back(self) -> Session:
+        """Takes back what happened since ``begin``. Raises FailedPrecondition outside of a transaction."""
+        return replace(self, state=self._opened(), remembered=None)
+
+    def _opened(self) -> State:
+        if self.remembered is None:
+            raise FailedPrecondition("no transaction is open")
+        return self.remembered
