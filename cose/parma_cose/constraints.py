@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from parma_cose.certificates import extension, is_self_issued
 from parma_cose.errors import CoseError
+
+_AUTHORITY: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([A-Za-z0-9.-]+)(?::[0-9]*)?(?:[/?#]|$)", re.ASCII
+)
+"""Scheme, user and host of a URI whose host is a name (RFC 3986, section 3.2)."""
 
 
 def check_names(chain: Sequence[x509.Certificate]) -> None:
@@ -63,7 +68,7 @@ def _check(name: x509.GeneralName, constraints: x509.NameConstraints) -> None:
 
 
 def _dns(name: str, base: str) -> bool:
-    return _domain(name.rstrip("."), base, itself=True)
+    return _domain(name.rstrip("."), base)
 
 
 def _mail(name: str, base: str) -> bool:
@@ -71,25 +76,22 @@ def _mail(name: str, base: str) -> bool:
     base_local, at, base_host = base.rpartition("@")
     if at:
         return local == base_local and host.lower() == base_host.lower()
-    return _domain(host, base, itself=True) if base.startswith(".") else host.lower() == base.lower()
+    return _domain(host, base) if base.startswith(".") else host.lower() == base.lower()
 
 
 def _uri(name: str, base: str) -> bool:
-    try:
-        host = urlsplit(name).hostname or ""
-    except ValueError:
-        host = ""
-    if not host:
+    found = _AUTHORITY.match(name)
+    if found is None:
         raise CoseError("chain", "a certificate has a constrained URI without a host")
-    return _domain(host, base, itself=True) if base.startswith(".") else host == base.lower()
+    return _domain(found[1], base) if base.startswith(".") else found[1].lower() == base.lower()
 
 
-def _domain(name: str, base: str, *, itself: bool) -> bool:
+def _domain(name: str, base: str) -> bool:
     """Whether a host is in a domain; a base that begins with a dot stands for what is below it."""
     name, base = name.lower(), base.lower()
     if base.startswith("."):
         return name.endswith(base)
-    return not base or (itself and name == base) or name.endswith(f".{base}")
+    return not base or name == base or name.endswith(f".{base}")
 
 
 def _address(name: object, base: object) -> bool:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from parma_guest import paths
 from parma_guest.requests import CreateContainer, ExecProcess, MountDevice, MountOverlay
 from parma_guest.users import Identity
 from parma_guest.values import Capabilities, ContainerId, LayerTarget, ProcessSpec
+
+if TYPE_CHECKING:
+    from parma_policy.requests import LoadFragment as FragmentRequest
+    from parma_policy.requests import LoadTransparencyTrustList as TrustListRequest
+    from parma_policy.signed.envelopes import OfferedTrustList
+    from parma_policy.signed.ledgers import TrustedLedgers as Ledgers
 
 Document = Mapping[str, object]
 
@@ -28,6 +34,7 @@ class Verdict(NamedTuple):
     env: tuple[str, ...] | None = None
     capabilities: Capabilities | None = None
     stdio: bool = False
+    ledgers: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -64,6 +71,7 @@ class FrameworkEngine:
                 env=None if decision.env_list is None else tuple(decision.env_list),
                 capabilities=_capabilities(decision.caps),
                 stdio=bool(decision.allow_stdio_access),
+                ledgers=decision.allowed_ledgers or (),
             ),
             after,
         )
@@ -89,6 +97,22 @@ def _policy_modules() -> tuple[Any, Any]:
         from parma_policy import framework, reader
 
         return framework, reader
+
+
+class SignedDocuments(NamedTuple):
+    """The functions of ``parma_policy.signed``."""
+
+    read_fragment: Callable[[bytes, Ledgers], FragmentRequest]
+    read_trust_list: Callable[[bytes], OfferedTrustList]
+    NO_LEDGERS: Ledgers
+
+
+def signed_documents() -> SignedDocuments:
+    """Imported late, as few groups have any: only this needs ``cryptography``. See `_policy_modules` for the lock."""
+    with _importing:
+        from parma_policy.signed import envelopes, ledgers
+
+        return SignedDocuments(envelopes.read_fragment, envelopes.read_trust_list, ledgers.NO_LEDGERS)
 
 
 def policy_digest(policy: bytes) -> bytes:
@@ -205,6 +229,29 @@ def signal_container_process(container: ContainerId, signal: int, args: tuple[st
 def shutdown_container(container: ContainerId) -> Document:
     """Input of ``shutdown_container``."""
     return {"containerID": str(container)}
+
+
+def load_fragment(request: FragmentRequest) -> Document:
+    """Input of ``load_fragment``: what the verified envelope says."""
+    return {
+        "issuer": request.issuer,
+        "feed": request.feed,
+        "header_svn": request.header_svn,
+        "rego": request.rego,
+        "receipts": [
+            {"issuer": receipt.issuer, "ttl_subjects": list(receipt.ttl_subjects)} for receipt in request.receipts
+        ],
+    }
+
+
+def load_trust_list(request: TrustListRequest) -> Document:
+    """Input of ``load_transparency_trust_list``."""
+    return {
+        "issuer": request.issuer,
+        "subject": request.subject,
+        "svn": request.svn,
+        "ledgers": list(request.ledgers),
+    }
 
 
 def _process(container: ContainerId, process: ProcessSpec, identity: Identity) -> dict[str, object]:

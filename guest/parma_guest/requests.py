@@ -34,7 +34,7 @@ from parma_guest.values import (
 )
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, Unsupported
-from parma_wire.limits import MAX_POLICY_BYTES, POLICY_CHUNK
+from parma_wire.limits import DOCUMENT_CHUNK, MAX_DOCUMENT_BYTES, MAX_POLICY_BYTES, POLICY_CHUNK
 
 MAX_LUN: Final = 255
 MAX_LAYERS: Final = 128
@@ -166,6 +166,15 @@ def put_policy(message: pb.PutPolicyRequest) -> tuple[int, bytes]:
         raise Malformed("piece of the policy has a bad size", expected=f"1 to {POLICY_CHUNK} bytes")
     if message.offset > MAX_POLICY_BYTES:
         raise Malformed("policy is too large", expected=f"at most {MAX_POLICY_BYTES} bytes")
+    return message.offset, message.data
+
+
+def put_document(message: pb.PutDocumentRequest) -> tuple[int, bytes]:
+    """Offset and data of one piece of a signed document."""
+    if not 0 < len(message.data) <= DOCUMENT_CHUNK:
+        raise Malformed("piece of the document has a bad size", expected=f"1 to {DOCUMENT_CHUNK} bytes")
+    if message.offset > MAX_DOCUMENT_BYTES:
+        raise Malformed("the document is too large", expected=f"at most {MAX_DOCUMENT_BYTES} bytes")
     return message.offset, message.data
 
 

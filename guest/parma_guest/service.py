@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from parma_guest import points, requests, streams
+from parma_guest.documents import Documents
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
 from parma_guest.values import ContainerId, ExecId, LayerTarget
@@ -58,6 +59,7 @@ class GuestService:
     def __init__(self, enforcer: Enforcer, group: Group, phases: Phases, power_off: Callable[[], None]) -> None:
         self._enforcer = enforcer
         self._group = group
+        self._documents = Documents(enforcer)
         self._phases = phases
         self._power_off = power_off
 
@@ -77,6 +79,24 @@ class GuestService:
     def SetPolicy(self, request: pb.SetPolicyRequest, _context: CallContext) -> pb.SetPolicyResponse:  # noqa: N802
         """The policy is complete."""
         return pb.SetPolicyResponse(policy_sha256=self._enforcer.set_policy(request.size))
+
+    @guarded
+    def PutDocument(self, request: pb.PutDocumentRequest, _context: CallContext) -> pb.PutDocumentResponse:  # noqa: N802
+        """A piece of a signed document."""
+        self._documents.put(*requests.put_document(request))
+        return pb.PutDocumentResponse()
+
+    @guarded
+    def LoadFragment(self, request: pb.LoadFragmentRequest, _context: CallContext) -> pb.LoadFragmentResponse:  # noqa: N802
+        """It is complete, and a fragment of the policy."""
+        self._documents.load_fragment(request.size)
+        return pb.LoadFragmentResponse()
+
+    @guarded
+    def LoadTrustList(self, request: pb.LoadTrustListRequest, _context: CallContext) -> pb.LoadTrustListResponse:  # noqa: N802
+        """It is complete, and a list of transparency ledgers."""
+        self._documents.load_trust_list(request.size)
+        return pb.LoadTrustListResponse()
 
     @guarded
     def Evidence(self, request: pb.EvidenceRequest, _context: CallContext) -> pb.EvidenceResponse:  # noqa: N802

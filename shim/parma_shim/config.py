@@ -68,6 +68,9 @@ class Config(NamedTuple):
     policy_dirs: tuple[Path, ...] = (Path("/etc/parma/policies"),)
     """Folders below which the annotation ``io.parma.policy-file`` may name a policy."""
 
+    fragment_dirs: tuple[Path, ...] = (Path("/etc/parma/fragments"),)
+    """Folders below which the annotation ``io.parma.fragment-files`` may name signed fragments."""
+
     boot_timeout: float = 120.0
     """Seconds from QEMU's start to a ready guest."""
 
@@ -206,7 +209,7 @@ def _check(key: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or not low <= value <= high:
             raise ValueError(f"a number from {low} to {high}")
         return float(value) if real else value
-    if key == "policy_dirs":
+    if key in ("policy_dirs", "fragment_dirs"):
         if not isinstance(value, list):
             raise ValueError("a list of absolute paths")
         return tuple(map(_path, value))

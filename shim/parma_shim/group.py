@@ -5,6 +5,7 @@ The first container boots the VM, with the hash of its policy as HOST_DATA; furt
 sequence of steps, each of which pushes what takes it back: a failure runs that list, and so does ``delete_container``::
 
     layers found and converted  |  VM booted, policy set        (at the same time)
+    signed fragments handed over; the policy keeps what they add for the life of the VM
     each layer: disk attached, verified and mounted in the guest (shared with the group's other containers)
     scratch: disk attached, encrypted and mounted in the guest  (or guest memory)
     overlay mounted
@@ -31,6 +32,7 @@ from parma_shim import guest_request
 from parma_shim.attestation import Attester, Publish
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
+from parma_shim.document_source import documents_from_annotations
 from parma_shim.guest import GuestClient
 from parma_shim.helpers.call import call
 from parma_shim.policy_source import policy_from_annotations, require_policy
@@ -247,6 +249,7 @@ class ContainerGroup:
         return policy_from_annotations(spec.oci.get("annotations") or {}, self._config.policy_dirs)
 
     def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
+        documents = documents_from_annotations(spec.oci.get("annotations") or {}, self._config.fragment_dirs)
         if self._session is None:
             policy = require_policy(self._policy_of(spec))
             image = self._image(end)
@@ -263,6 +266,7 @@ class ContainerGroup:
                         raise source.error from None
                     raise
             session = self._running()
+            session.load_documents(documents, deadline=end)
             targets = session.layers.mount(source.layers(deadline=end), undo, deadline=end)
         finally:
             source.close()

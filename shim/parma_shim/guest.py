@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError, from_code
-from parma_wire.limits import POLICY_CHUNK
+from parma_wire.limits import DOCUMENT_CHUNK, POLICY_CHUNK
 from ttrpc import TtrpcError
 
 SERVICE: Final = "parma.guest.v1.Guest"
@@ -88,12 +88,23 @@ class GuestClient:
 
     def set_policy(self, policy: bytes, *, deadline: float | None = None) -> bytes:
         """Hand over the execution policy; returns the SHA-256 that the guest computed (32 bytes)."""
-        for offset, piece in _pieces(policy):
+        for offset, piece in _pieces(policy, POLICY_CHUNK):
             self._call("PutPolicy", pb.PutPolicyRequest(offset=offset, data=piece), pb.PutPolicyResponse, deadline)
         answer = self._call("SetPolicy", pb.SetPolicyRequest(size=len(policy)), pb.SetPolicyResponse, deadline)
         if len(answer.policy_sha256) != 32:
             raise Malformed("the guest's digest of the policy has the wrong size", expected="32 bytes")
         return answer.policy_sha256
+
+    def load_document(self, data: bytes, *, is_trust_list: bool, deadline: float | None = None) -> None:
+        """Hand over a signed document: a fragment of the policy, or a transparency trust list."""
+        for offset, piece in _pieces(data, DOCUMENT_CHUNK):
+            self._call(
+                "PutDocument", pb.PutDocumentRequest(offset=offset, data=piece), pb.PutDocumentResponse, deadline
+            )
+        if is_trust_list:
+            self._call("LoadTrustList", pb.LoadTrustListRequest(size=len(data)), pb.LoadTrustListResponse, deadline)
+        else:
+            self._call("LoadFragment", pb.LoadFragmentRequest(size=len(data)), pb.LoadFragmentResponse, deadline)
 
     def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
         """A report that answers 64 random bytes of the caller's; empty with tee = "none"."""
@@ -258,9 +269,9 @@ def clean_text(text: str, maximum: int) -> str:
     return "".join(character if character.isprintable() else " " for character in cut)
 
 
-def _pieces(policy: bytes) -> Iterator[tuple[int, bytes]]:
-    for offset in range(0, len(policy), POLICY_CHUNK):
-        yield offset, policy[offset : offset + POLICY_CHUNK]
+def _pieces(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    for offset in range(0, len(data), size):
+        yield offset, data[offset : offset + size]
 
 
 def _pid(value: int) -> int:

@@ -10,14 +10,13 @@ the guest to say.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from parma_policy.annotation import ANNOTATION, load_annotation
-from parma_wire.errors import Denied, FailedPrecondition, Malformed, NotFound, Unavailable
+from parma_shim.host_files import Place
+from parma_wire.errors import Denied, FailedPrecondition, Malformed
 from parma_wire.limits import MAX_POLICY_BYTES
 
 FILE_ANNOTATION: Final = "io.parma.policy-file"
@@ -36,7 +35,7 @@ def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequenc
     if inline is not None:
         return load_annotation(inline)
     if file is not None:
-        return _read(file, policy_dirs)
+        return Place("policy file", "policy_dirs", policy_dirs, MAX_POLICY_BYTES).read(file)
     return None
 
 
@@ -51,46 +50,3 @@ def require_policy(policy: bytes | None) -> bytes:
         hint="parma policy generate --image IMAGE --out policy.rego, "
         f"then --annotation {ANNOTATION}=$(base64 -w0 policy.rego)",
     )
-
-
-def _read(name: str, policy_dirs: Sequence[Path]) -> bytes:
-    """Open first, then ask where the opened file is: no link can be swapped in between."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise NotFound(f"the policy file {name} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"cannot open the policy file {name}: {error}") from error
-    try:
-        _require_allowed(name, fd, policy_dirs)
-        return _limited(_contents(fd))
-    except OSError as error:
-        raise Unavailable(f"cannot read the policy file {name}: {error.strerror}") from error
-    finally:
-        os.close(fd)
-
-
-def _require_allowed(name: str, fd: int, policy_dirs: Sequence[Path]) -> None:
-    place = Path(f"/proc/self/fd/{fd}").readlink()
-    if not any(place.is_relative_to(os.path.realpath(directory)) for directory in policy_dirs):
-        allowed = ", ".join(map(str, policy_dirs)) or "none"
-        raise Denied(f"the policy file {name} is not below one of policy_dirs", expected=allowed)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise Unavailable(f"the policy file {name} is not a regular file")
-
-
-def _contents(fd: int) -> bytes:
-    data = b""
-    while len(data) <= MAX_POLICY_BYTES and (piece := os.read(fd, MAX_POLICY_BYTES + 1 - len(data))):
-        data += piece
-    return data
-
-
-def _limited(data: bytes) -> bytes:
-    if len(data) > MAX_POLICY_BYTES:
-        raise _too_large()
-    return data
-
-
-def _too_large() -> Denied:
-    return Denied("the policy is too large", expected=f"at most {MAX_POLICY_BYTES} bytes")

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from parma_guest import group, points
+from parma_guest import documents, group, points
 from parma_guest.points import Kind
 from parma_guest.service import GuestService, StreamService, guarded
 from parma_policy.points import POINTS
@@ -50,9 +50,10 @@ def test_every_point_exists_in_the_framework() -> None:
     assert {point for row in points.TABLE.values() for point in row.points} <= set(POINTS)
 
 
-def test_the_group_only_names_rows_of_the_right_kind() -> None:
+def test_only_rows_of_the_right_kind_are_named() -> None:
     named = set()
-    for node in ast.walk(ast.parse(inspect.getsource(group))):
+    nodes = (node for module in (group, documents) for node in ast.walk(ast.parse(inspect.getsource(module))))
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("change", "read"):
             method = cast("ast.Constant", node.args[0]).value
             kind = Kind.CHANGE if node.func.attr == "change" else Kind.READ

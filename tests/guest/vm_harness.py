@@ -23,7 +23,7 @@ from typing import Any, Self
 from parma_policy.layers.convert import LayerImage, layer_to_image
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import from_code
-from parma_wire.limits import GUEST_PORT, MAX_SEND, POLICY_CHUNK, STREAM_WINDOW
+from parma_wire.limits import DOCUMENT_CHUNK, GUEST_PORT, MAX_SEND, POLICY_CHUNK, STREAM_WINDOW
 from ttrpc import Client, ClientStream, TtrpcError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def container_object(layers: Sequence[LayerImage], command: Sequence[str], **cha
     }
 
 
-def policy_text(*containers: dict[str, object], properties: bool = True) -> bytes:
+def policy_text(*containers: dict[str, object], properties: bool = True, fragments: Sequence[object] = ()) -> bytes:
     """A policy as generators write it."""
     points = [
         "mount_device",
@@ -158,6 +158,7 @@ def policy_text(*containers: dict[str, object], properties: bool = True) -> byte
             "package policy",
             'api_version := "0.11.0"',
             'framework_version := "0.5.0"',
+            f"fragments := {json.dumps(list(fragments))}",
             f"containers := {json.dumps(list(containers))}",
             f"allow_properties_access := {json.dumps(properties)}",
             "allow_unencrypted_scratch := false",
@@ -224,6 +225,13 @@ class Guest:
             self.call("PutPolicy", pb.PutPolicyRequest(offset=offset, data=policy[offset : offset + POLICY_CHUNK]))
         digest: bytes = self.call("SetPolicy", pb.SetPolicyRequest(size=len(policy))).policy_sha256
         return digest
+
+    def load_fragment(self, envelope: bytes) -> None:
+        """In pieces, then as a whole."""
+        for offset in range(0, len(envelope), DOCUMENT_CHUNK):
+            piece = envelope[offset : offset + DOCUMENT_CHUNK]
+            self.call("PutDocument", pb.PutDocumentRequest(offset=offset, data=piece))
+        self.call("LoadFragment", pb.LoadFragmentRequest(size=len(envelope)))
 
     def stream(self, container: str, kind: int, exec_id: str = "") -> ClientStream:
         """An opened stream on a connection of its own."""

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import ast
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from parma_image import closure, contents, lz4
+from parma_image import closure, contents, lz4, target
 from parma_image.base import Base
 from parma_image.cpio import Tree
 from parma_image.rootfs import add_libraries
@@ -113,6 +116,16 @@ def test_lz4_blocks_with_overlapping_matches_are_unpacked() -> None:
     block = bytes([0x1F, ord("a"), 1, 0, 3, 0x20]) + b"bc"
     frame = bytes.fromhex("02214c18") + struct.pack("<I", len(block)) + block
     assert lz4.decompress(frame) == b"a" * 23 + b"bc"
+
+
+def test_a_module_that_puts_something_in_its_own_place_is_found(tmp_path: Path) -> None:
+    (tmp_path / "stand_in.py").write_text(
+        "import sys, types\nmodule = types.ModuleType(__name__)\nmodule.__file__ = __file__\n"
+        "sys.modules[__name__] = module\n"
+    )
+    command = [sys.executable, "-I", str(Path(target.__file__)), "closure", str(tmp_path), "none", "stand_in"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert ("stand_in", str(tmp_path / "stand_in.py")) in ast.literal_eval(found)
 
 
 @pytest.mark.parametrize("block", [b"", b"\x1fa\x02\x00\x00\x00", b"\x1fa\x00\x00\x00\x00", b"\x50abc", b"\xf0\xff"])

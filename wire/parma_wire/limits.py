@@ -37,3 +37,12 @@ MAX_POLICY_BYTES: Final = 2 * 1024 * 1024
 
 POLICY_CHUNK: Final = 16_000
 """Bytes of policy carried by one ``PutPolicy`` request."""
+
+MAX_DOCUMENT_BYTES: Final = 2 * 1024 * 1024
+"""Largest signed document (a fragment or a transparency trust list in its envelope), in bytes."""
+
+DOCUMENT_CHUNK: Final = 16_000
+"""Bytes of a signed document carried by one ``PutDocument`` request."""
+
+MAX_DOCUMENTS: Final = 64
+"""Signed documents that a VM takes in its life."""

@@ -14,7 +14,7 @@ OUR_DIRECTORY: Final = "usr/lib/parma"
 ENTRY: Final = "parma_guest.init"
 """The module whose ``main()`` is process 1."""
 
-OUR_PACKAGES: Final = ("parma_guest", "parma_policy", "parma_snp", "parma_wire", "ttrpc")
+OUR_PACKAGES: Final = ("parma_cose", "parma_guest", "parma_policy", "parma_snp", "parma_wire", "ttrpc")
 
 GUEST_SUITE: Final = "trixie"
 GUEST_PACKAGES: Final = (
@@ -50,7 +50,7 @@ KERNEL_METAPACKAGE: Final = "linux-image-cloud-amd64"
 FIRMWARE_SUITE: Final = "sid"
 FIRMWARE_PACKAGE: Final = "ovmf-amdsev"
 FIRMWARE: Final = "usr/share/ovmf/OVMF.amdsev.fd"
-WHEELS: Final = ("protobuf", "google-re2")
+WHEELS: Final = ("protobuf", "google-re2", "cryptography", "cffi")
 
 COMPRESSOR: Final = "usr/bin/lz4"
 """LZ4: under software emulation the kernel needs 0.1 s more than for an uncompressed initrd, with zstd 0.5 s."""
@@ -74,8 +74,9 @@ EXTRA_MODULES: Final = (
     "encodings.latin_1",
     "encodings.utf_8",
     "traceback",  # prints what killed process 1
+    "cryptography.hazmat.backends.openssl.backend",  # imported by cryptography when a signature is checked
 )
-"""Standard library modules that nobody imports by an import statement that we can see."""
+"""Modules that nobody imports by an import statement that we can see."""
 
 
 def init_script(entry: str = ENTRY) -> str:

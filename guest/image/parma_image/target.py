@@ -22,10 +22,12 @@ def closure(path: str, hidden: str, names: list[str]) -> None:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(3)
     found = set()
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if spec is not None:
             found.add((spec.name, spec.origin or ""))
+        elif name != "__main__" and getattr(module, "__file__", None):  # a module that put something in its own place
+            found.add((name, module.__file__))
     print(sorted(found))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import ttrpc
+from parma_shim.digest import hex_digest
+from parma_shim.document_source import SignedDocument
 from parma_shim.guest import Greeting, GuestClient
 from parma_shim.vm.command import VmSpec
 from parma_shim.vm.layers import LayerTable
@@ -26,7 +28,7 @@ _EXIT_SECONDS: Final = 3.0
 class Session:
     """The machine, the control connection and the mounted layers. Made by :func:`boot`.
 
-    Lock contract: ``_lock`` guards the set of stream connections only.
+    Lock contract: ``_lock`` guards the set of stream connections only; ``load_documents`` is for one thread at a time.
     """
 
     def __init__(self, machine: VirtualMachine, client: ttrpc.Client, *, call_timeout: float) -> None:
@@ -35,6 +37,7 @@ class Session:
         self.layers: Final = LayerTable(machine, self.guest, timeout=call_timeout)
         self.greeting = Greeting("", "", ())
         self.timings: dict[str, float] = {}
+        self._loaded_documents: set[str] = set()
         self._client: Final = client
         self._call_timeout: Final = call_timeout
         self._lock: Final = threading.Lock()
@@ -54,6 +57,14 @@ class Session:
         if not self.machine.alive:
             client.close()
         return client
+
+    def load_documents(self, documents: Iterable[SignedDocument], *, deadline: float) -> None:
+        """Hand over, in order, the signed documents that the guest has not accepted yet."""
+        for document in documents:
+            digest = hex_digest(document.data)
+            if digest not in self._loaded_documents:
+                self.guest.load_document(document.data, is_trust_list=document.is_trust_list, deadline=deadline)
+                self._loaded_documents.add(digest)
 
     def end(self, *, orderly: bool) -> None:
         """Power the guest off, with a short deadline, then make sure that nothing is left. Idempotent.
