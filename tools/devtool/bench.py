@@ -219,16 +219,14 @@ def measure_memory(bench: Bench, runtime: str, count: int) -> dict[str, float]:
     return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
 
 
-def measure_growth(bench: Bench, execs: int) -> tuple[float, float]:
-    """RSS of Parma's shim in MiB before and after that many execs (after a warm-up of 50)."""
+def measure_growth(bench: Bench, execs: int) -> Iterator[tuple[int, float]]:
+    """RSS of Parma's shim in MiB after every quarter of so many execs: what it costs to warm up shows, and then ends."""
     with bench.container(RUNTIME) as name:
         (pid,) = shims(bench.daemon, RUNTIME)
-        for _ in range(50):
+        for done in range(execs + 1):
+            if done % max(1, execs // 4) == 0:
+                yield done, memory(pid)["RSS"]
             bench.exec_true(name)
-        before = memory(pid)["RSS"]
-        for _ in range(execs):
-            bench.exec_true(name)
-        return before, memory(pid)["RSS"]
 
 
 def measure_boot(bench: Bench) -> dict[str, float]:
@@ -276,7 +274,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the quick measurements")
     parser.add_argument("--shims", type=int, default=10, help="idle shims whose memory is measured")
-    parser.add_argument("--execs", type=int, default=1000, help="execs after which growth is looked for; 0 skips it")
+    parser.add_argument("--execs", type=int, default=2000, help="execs over which growth is looked for; 0 skips it")
     options = parser.parse_args(arguments)
     archive = paths.DEV / "busybox-bench.tar"
     images.write_busybox_image(archive, paths.PREFIX / "bin/busybox", REFERENCE)
@@ -315,5 +313,5 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> None:
     measure_decision()
     measure_layers()
     if options.execs:
-        before, after = measure_growth(bench, options.execs)
-        print(f"{f'shim RSS before and after {options.execs} execs':44} {before:10.2f} {after:10.2f} MiB")
+        for done, size in measure_growth(bench, options.execs):
+            print(f"{f'shim RSS after {done} execs':44} {size:10.2f} MiB", flush=True)
