@@ -220,7 +220,7 @@ def measure_memory(bench: Bench, runtime: str, count: int) -> dict[str, float]:
 
 
 def measure_growth(bench: Bench, execs: int) -> Iterator[tuple[int, float]]:
-    """RSS of Parma's shim in MiB after every quarter of so many execs: what it costs to warm up shows, and then ends."""
+    """RSS of Parma's shim in MiB after every quarter of so many execs: warming up costs something, and then ends."""
     with bench.container(RUNTIME) as name:
         (pid,) = shims(bench.daemon, RUNTIME)
         for done in range(execs + 1):
