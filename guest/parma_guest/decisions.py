@@ -31,6 +31,7 @@ class Verdict(NamedTuple):
 
     allowed: bool
     message: str = ""
+    """Why not; with ``allowed``: why not, had the policy not been permissive."""
     env: tuple[str, ...] | None = None
     capabilities: Capabilities | None = None
     stdio: bool = False
@@ -39,6 +40,10 @@ class Verdict(NamedTuple):
 
 class Engine(Protocol):
     """A loaded policy."""
+
+    @property
+    def permissive(self) -> bool:
+        """Whether the policy says of itself that it denies nothing and records."""
 
     def initial_state(self) -> Any:
         """Nothing has been allowed yet."""
@@ -56,6 +61,11 @@ class FrameworkEngine:
         self._framework = framework
         self._policy = reader.load(policy)
 
+    @property
+    def permissive(self) -> bool:
+        """See `Engine`."""
+        return bool(self._policy.extensions.permissive)
+
     def initial_state(self) -> Any:
         """See `Engine`."""
         return self._framework.State.initial()
@@ -68,6 +78,7 @@ class FrameworkEngine:
         return (
             Verdict(
                 allowed=True,
+                message=decision.message(),
                 env=None if decision.env_list is None else tuple(decision.env_list),
                 capabilities=_capabilities(decision.caps),
                 stdio=bool(decision.allow_stdio_access),

@@ -19,7 +19,7 @@ import hmac
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from parma_guest import points
 from parma_guest.decisions import Document, Engine, Verdict, policy_digest
@@ -29,6 +29,9 @@ from parma_guest.undo import CleanupFailed
 from parma_snp.binding import report_data_for_nonce
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
+
+if TYPE_CHECKING:
+    from parma_guest.recording import Asked, Recording
 
 LoadPolicy = Callable[[bytes], Engine]
 
@@ -43,12 +46,14 @@ class Asker:
         self._row = row
         self._asked: set[str] = set()
         self.state: Any = state
+        self.questions: list[tuple[str, Document, Verdict]] = []
 
     def ask(self, point: str, request: Document) -> Verdict:
         """Raises `Denied` with the policy's reason. The state that follows is kept only when all goes well."""
         if point not in self._row.points:
             raise Denied(f"{point} is not an enforcement point of this request")
         verdict, after = self._engine.decide(self.state, point, request)
+        self.questions.append((point, request, verdict))
         if not verdict.allowed:
             raise Denied(verdict.message or f"{point} denied: the policy does not allow it")
         self.state = after
@@ -73,6 +78,7 @@ class Enforcer:
         self._engine: Engine | None = None
         self._state: Any = None
         self._poison = ""
+        self._recording: Recording | None = None
 
     @property
     def tee(self) -> str:
@@ -114,6 +120,10 @@ class Enforcer:
             digest = policy_digest(policy)
             self._check_host_data(digest)
             engine = self._load(policy)
+            if engine.permissive:
+                from parma_guest.recording import Recording
+
+                self._recording = Recording(digest)
             self._state = engine.initial_state()
             self._engine = engine
             return digest
@@ -124,6 +134,17 @@ class Enforcer:
             self._policy()
             return self._tee.report(report_data_for_nonce(nonce))
 
+    def recording(self, offset: int) -> tuple[bytes, int, int]:
+        """A piece of what a permissive policy was asked: see `Recording.read`. Raises `FailedPrecondition`, `Denied`.
+
+        It is a log of the enforcer, so the policy decides as for one.
+        """
+        with self.read("Recording") as policy:
+            policy.ask("runtime_logging", {})
+        if self._recording is None:
+            raise FailedPrecondition("nothing is recorded: the policy is not permissive")
+        return self._recording.read(offset)
+
     @contextmanager
     def change(self, method: str) -> Iterator[Asker]:
         """The transaction around a request that changes something; see the module's text."""
@@ -133,9 +154,11 @@ class Enforcer:
             if self._poison:
                 raise FailedPrecondition(f"the container group takes no more changes: {self._poison}")
             asker = Asker(engine, self._state, row)
+            done = False
             try:
                 yield asker
                 asker.require_all_asked()
+                done = True
             except CleanupFailed as error:
                 self._poison = str(error)
                 raise
@@ -147,6 +170,9 @@ class Enforcer:
                 # A bug: what has happened and what has not is unknown. The text of the error could hold anything.
                 self._poison = f"internal error ({type(error).__name__})"
                 raise Unavailable(self._poison) from error
+            finally:
+                if self._recording is not None:
+                    self._recording.add(_questions(asker), kept=done)
             self._state = asker.state
 
     @contextmanager
@@ -154,8 +180,12 @@ class Enforcer:
         """A request that only reveals something: asked against the state of this moment, without waiting."""
         row = _row(method, Kind.READ)
         asker = Asker(self._policy(), self._state, row)
-        yield asker
-        asker.require_all_asked()
+        try:
+            yield asker
+            asker.require_all_asked()
+        finally:
+            if self._recording is not None:
+                self._recording.add_read(_questions(asker))
 
     def _policy(self) -> Engine:
         if self._engine is None:
@@ -181,6 +211,15 @@ class Enforcer:
                 "the policy is not the one that this VM was launched for",
                 expected=f"SHA-256 {host_data.hex()} (HOST_DATA), not {digest.hex()}",
             )
+
+
+def _questions(asker: Asker) -> list[Asked]:
+    from parma_guest.recording import Asked
+
+    return [
+        Asked(point, request, verdict.allowed, verdict.message if verdict.allowed else "")
+        for point, request, verdict in asker.questions
+    ]
 
 
 def _row(method: str, kind: Kind) -> Row:

@@ -44,6 +44,7 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
         "LoadFragment": Row(Kind.CHANGE, ("load_fragment",)),
         "LoadTrustList": Row(Kind.CHANGE, ("load_transparency_trust_list",)),
         "Evidence": Row(Kind.READ, reason="a report is public; without one nobody could check the policy"),
+        "Recording": Row(Kind.READ, ("runtime_logging",)),
         "MountDevice": Row(Kind.CHANGE, ("mount_device",)),
         "UnmountDevice": Row(Kind.CHANGE, ("unmount_device",)),
         "MountScratch": Row(Kind.CHANGE, ("rw_mount_device", "scratch_mount")),

@@ -104,6 +104,12 @@ class GuestService:
         return pb.EvidenceResponse(report=self._enforcer.evidence(requests.nonce(request)))
 
     @guarded
+    def Recording(self, request: pb.RecordingRequest, _context: CallContext) -> pb.RecordingResponse:  # noqa: N802
+        """A piece of what a permissive policy was asked."""
+        data, size, dropped = self._enforcer.recording(request.offset)
+        return pb.RecordingResponse(data=data, size=size, dropped=dropped)
+
+    @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802
         """A layer."""
         self._group.mount_device(requests.mount_device(request))

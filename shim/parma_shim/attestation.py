@@ -26,10 +26,12 @@ from parma_shim.vm.session import Session
 
 TOPIC_ATTESTED: Final = "/parma/attested"
 TOPIC_DENIED: Final = "/parma/denied"
+TOPIC_PERMISSIVE: Final = "/parma/permissive"
 
 _HELPER_SECONDS: Final = 60.0
 _ATTESTED: Final = "attested"
 _DENIED: Final = "denied"
+_PERMISSIVE: Final = "permissive"
 
 Publish = Callable[[str, Mapping[str, Any]], None]
 """Topic and a summary of the status: see :attr:`Attester.status`."""
@@ -68,7 +70,7 @@ class Attester:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The last verdict: ``verdict``, ``reason``, ``tee``, ``emulated``, ``policy_sha256``, ``measurement``.
+        """The last verdict: ``verdict``, ``reason``, ``tee``, ``emulated``, ``permissive``, ``policy_sha256``, ...
 
         Empty before the first. The whole document, evidence included, is in the file ``status.json``.
         """
@@ -158,6 +160,7 @@ class Attester:
             "image_version": spec.image.version,
             "vcpus": spec.vcpus,
             "memory_mib": spec.memory_mib,
+            "vsock_cid": session.machine.vsock_cid,
         }
 
     def _take(self, answer: Mapping[str, Any]) -> None:
@@ -167,7 +170,8 @@ class Attester:
         with self._lock:
             changed = summary != self._summary
             self._summary = summary
-        topic = {_ATTESTED: TOPIC_ATTESTED, _DENIED: TOPIC_DENIED}.get(str(summary.get("verdict")))
+        topics = {_ATTESTED: TOPIC_ATTESTED, _DENIED: TOPIC_DENIED, _PERMISSIVE: TOPIC_PERMISSIVE}
+        topic = topics.get(str(summary.get("verdict")))
         if changed and topic is not None and self._publish is not None:
             self._publish(topic, summary)
 

@@ -19,6 +19,7 @@ _ROOMS: Final[dict[str, tuple[str, str]]] = {
     "measure": ("parma_snp.cli", "add_snp_commands"),
     "image": ("parma_image.cli", "add_image_commands"),
     "status": ("parma_shim.status_cli", "add_status_commands"),
+    "record": ("parma_shim.record_cli", "add_record_commands"),
 }
 """First word of the command -> module and function that add it (and what belongs to it) to the parser."""
 

@@ -24,6 +24,7 @@ SERVICE: Final = "parma.guest.v1.Guest"
 REPORT_SIZE: Final = 1184
 NONCE_SIZE: Final = 64
 MAX_PROCESSES: Final = 32768
+MAX_RECORDING: Final = 8 << 20
 _MAX_PID: Final = 1 << 22
 _MAX_TEXT: Final = 2000
 _MAX_PHASES: Final = 32
@@ -113,6 +114,21 @@ class GuestClient:
         if len(report) not in {0, REPORT_SIZE}:
             raise Malformed("the guest's report has the wrong size", expected=f"{REPORT_SIZE} bytes")
         return report
+
+    def recording(self, *, deadline: float | None = None) -> tuple[bytes, int]:
+        """What a permissive policy was asked so far, JSON Lines, and the number of steps that did not fit any more.
+
+        Raises FailedPrecondition for any other policy.
+        """
+        data = bytearray()
+        while True:
+            request = pb.RecordingRequest(offset=len(data))
+            answer = self._call("Recording", request, pb.RecordingResponse, deadline)
+            if len(data) + len(answer.data) > min(answer.size, MAX_RECORDING):
+                raise Malformed("the guest's recording is longer than it says", expected=f"at most {MAX_RECORDING}")
+            data += answer.data
+            if len(data) == answer.size or not answer.data:
+                return bytes(data), answer.dropped
 
     def mount_device(
         self, lun: int, target: str, device_hash: str, data_blocks: int, *, deadline: float | None = None

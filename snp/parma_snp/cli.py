@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from parma_snp.errors import SnpError
+from parma_snp.permissive import is_permissive
 
 if TYPE_CHECKING:
     from parma_snp.anchors import TrustAnchors
@@ -143,8 +144,9 @@ def run_verify(options: argparse.Namespace) -> int:
         print(f"parma verify: {error}", file=sys.stderr)
         return UNUSABLE
     try:
+        evidence = documents.parse(document)
         verdict = documents.verify_evidence(
-            documents.parse(document),
+            evidence,
             now=options.at or datetime.now(UTC),
             expected=expected,
             roots=roots,
@@ -155,7 +157,11 @@ def run_verify(options: argparse.Namespace) -> int:
     except SnpError as error:
         _print_refusal(error, as_json=options.json)
         return REFUSED
-    print(json.dumps(verdict_json(verdict), indent=1) if options.json else render_verdict(verdict))
+    permissive = is_permissive(evidence.policy)
+    if options.json:
+        print(json.dumps({**verdict_json(verdict), "permissive": permissive}, indent=1))
+    else:
+        print(render_verdict(verdict) + ("\n  PERMISSIVE: this policy forbids nothing" if permissive else ""))
     return ACCEPTED if verdict.accepted else REFUSED
 
 

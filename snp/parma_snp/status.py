@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from parma_snp.errors import SnpError
 from parma_snp.evidence import MAX_EVIDENCE_SIZE, TEES, Evidence, Tee, from_json
+from parma_snp.permissive import is_permissive
 from parma_snp.strict_json import Object
 
 if TYPE_CHECKING:
     from parma_snp.verify import Verdict
 
-VerdictWord = Literal["attested", "denied", "unattested"]
-VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "denied", "unattested")
+VerdictWord = Literal["attested", "permissive", "denied", "unattested"]
+VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "permissive", "denied", "unattested")
 FORMAT: Final = "parma-attestation-status/1"
 _CODE: Final = "status.format"
 _KEYS: Final = (
@@ -29,6 +30,7 @@ _KEYS: Final = (
     "verdict",
     "tee",
     "emulated",
+    "permissive",
     "verified_by",
     "verified_at",
     "policy_sha256",
@@ -44,6 +46,7 @@ class Status:
     """The status document. Hashes are lower-case hex; ``measurement`` is empty while unknown.
 
     ``attested`` and ``denied`` are about verified evidence; ``unattested`` says that there is none (tee ``none``).
+    ``permissive``: the evidence verifies, but of a policy that forbids nothing.
     """
 
     verdict: VerdictWord
@@ -55,6 +58,8 @@ class Status:
     unchecked: tuple[str, ...] = ()
     failures: tuple[SnpError, ...] = ()
     evidence: Evidence | None = None
+    permissive: bool = False
+    """The policy forbids nothing, whatever the verdict."""
 
     @property
     def emulated(self) -> bool:
@@ -67,6 +72,7 @@ class Status:
             "verdict": self.verdict,
             "tee": self.tee,
             "emulated": self.emulated,
+            "permissive": self.permissive,
             "verified_by": self.verified_by,
             "verified_at": self.verified_at,
             "policy_sha256": self.policy_sha256,
@@ -83,8 +89,11 @@ class Status:
 
 def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verified_by: str = "shim") -> Status:
     """The status after a verification: ``attested`` if it was accepted, else ``denied`` with the reasons."""
+    permissive = is_permissive(evidence.policy)
+    accepted: VerdictWord = "permissive" if permissive else "attested"
     return Status(
-        verdict="attested" if verdict.accepted else "denied",
+        verdict=accepted if verdict.accepted else "denied",
+        permissive=permissive,
         tee=evidence.tee,
         verified_by=verified_by,
         verified_at=now.isoformat(timespec="seconds"),
@@ -114,10 +123,11 @@ def denied(
         policy_sha256=policy_sha256.hex(),
         failures=tuple(failures),
         evidence=evidence,
+        permissive=evidence is not None and is_permissive(evidence.policy),
     )
 
 
-def unattested(policy_sha256: bytes, *, now: datetime, verified_by: str = "shim") -> Status:
+def unattested(policy_sha256: bytes, *, now: datetime, verified_by: str = "shim", permissive: bool = False) -> Status:
     """The status of a VM without a secure processor (tee ``none``)."""
     return Status(
         verdict="unattested",
@@ -125,6 +135,7 @@ def unattested(policy_sha256: bytes, *, now: datetime, verified_by: str = "shim"
         verified_by=verified_by,
         verified_at=now.isoformat(timespec="seconds"),
         policy_sha256=policy_sha256.hex(),
+        permissive=permissive,
     )
 
 
@@ -158,6 +169,7 @@ def parse(data: bytes) -> Status:
         unchecked=document.texts("unchecked"),
         failures=tuple(_failure(item) for item in document.objects("failures")),
         evidence=from_json(evidence) if evidence is not None else None,
+        permissive=document.boolean("permissive"),
     )
     if document.boolean("emulated") != status.emulated:
         raise SnpError(_CODE, "emulated and tee contradict each other")
@@ -166,6 +178,7 @@ def parse(data: bytes) -> Status:
 
 _MEANING: Final[Mapping[VerdictWord, str]] = {
     "attested": "the evidence verifies",
+    "permissive": "the evidence verifies, but the policy forbids nothing",
     "denied": "the evidence does not verify",
     "unattested": "there is no secure processor, and so no evidence",
 }
@@ -177,6 +190,8 @@ def render(status: Status) -> str:
     lines = [("Verdict", verdict)]
     if status.emulated:
         lines.append(("Emulated", "YES - an emulated secure processor protects nothing from the host"))
+    if status.permissive:
+        lines.append(("Permissive", "YES - the policy forbids nothing; what it would have denied is only recorded"))
     who = " (the host itself; a relying party verifies again)" if status.verified_by == "shim" else ""
     lines += [
         ("TEE", status.tee),

@@ -190,6 +190,7 @@ class FakeEngine:
         self.deny: set[str] = set()
         self.requests: list[tuple[str, Mapping[str, object]]] = []
         self.verdict = Verdict(allowed=True, stdio=True)
+        self.permissive = False
 
     def initial_state(self) -> tuple[str, ...]:
         return ()

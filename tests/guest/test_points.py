@@ -60,7 +60,7 @@ def test_only_rows_of_the_right_kind_are_named() -> None:
             assert points.TABLE[str(method)].kind is kind
             named.add(method)
     needing = {name for name, row in points.TABLE.items() if row.kind in (Kind.CHANGE, Kind.READ)}
-    assert named | {"Evidence"} == needing
+    assert named | {"Evidence", "Recording"} == needing
 
 
 @pytest.fixture

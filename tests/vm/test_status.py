@@ -59,6 +59,7 @@ def request_document(authority: tuple[EmulatedAuthority, Path], tmp_path: Path) 
         "image_version": "2",
         "vcpus": 1,
         "memory_mib": 512,
+        "vsock_cid": 0,
     }
 
 
@@ -70,6 +71,7 @@ def test_good_evidence_is_attested_and_says_emulated(request_document: dict[str,
         "reason": "",
         "tee": "emulated",
         "emulated": True,
+        "permissive": False,
         "verified_by": "shim",
         "policy_sha256": request_document["host_data"],
         "measurement": request_document["measurement"],
@@ -135,6 +137,7 @@ def test_labels_are_few_and_short(request_document: dict[str, Any]) -> None:
     assert attest.labels(status) == {
         "io.parma.attestation": "attested",
         "io.parma.emulated": "true",
+        "io.parma.permissive": "false",
         "io.parma.policy-sha256": request_document["host_data"],
         "io.parma.measurement": request_document["measurement"],
     }

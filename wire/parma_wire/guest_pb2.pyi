@@ -108,6 +108,22 @@ class EvidenceResponse(_message.Message):
     report: bytes
     def __init__(self, report: _Optional[bytes] = ...) -> None: ...
 
+class RecordingRequest(_message.Message):
+    __slots__ = ("offset",)
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    def __init__(self, offset: _Optional[int] = ...) -> None: ...
+
+class RecordingResponse(_message.Message):
+    __slots__ = ("data", "size", "dropped")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    size: int
+    dropped: int
+    def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+
 class MountDeviceRequest(_message.Message):
     __slots__ = ("lun", "target", "device_hash", "data_blocks")
     LUN_FIELD_NUMBER: _ClassVar[int]

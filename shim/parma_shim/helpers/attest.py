@@ -23,6 +23,7 @@ from parma_snp import status as statuses
 from parma_snp.binding import report_data_for_nonce
 from parma_snp.errors import SnpError
 from parma_snp.evidence import Evidence, verify_evidence
+from parma_snp.permissive import is_permissive
 from parma_wire.errors import Malformed
 
 LABEL: Final = "io.parma."
@@ -36,6 +37,7 @@ _GROUP_KEYS: Final = (
     "image_version",
     "vcpus",
     "memory_mib",
+    "vsock_cid",
 )
 
 
@@ -53,7 +55,7 @@ def verify(request: Mapping[str, Any], policy: bytes, now: datetime) -> statuses
     """The status of the VM as its report, and nothing else, shows it."""
     tee = request["tee"]
     if tee == "none":
-        return statuses.unattested(bytes.fromhex(request["host_data"]), now=now)
+        return statuses.unattested(bytes.fromhex(request["host_data"]), now=now, permissive=is_permissive(policy))
     evidence = Evidence(tee=tee, policy=policy, report=base64.b64decode(request["report"], validate=True))
     try:
         evidence = Evidence(
@@ -106,6 +108,7 @@ def summary(status: statuses.Status) -> dict[str, object]:
         "reason": "; ".join(str(failure) for failure in status.failures),
         "tee": status.tee,
         "emulated": status.emulated,
+        "permissive": status.permissive,
         "verified_by": status.verified_by,
         "policy_sha256": status.policy_sha256,
         "measurement": status.measurement,
@@ -117,6 +120,7 @@ def labels(status: statuses.Status) -> dict[str, str]:
     return {
         LABEL + "attestation": status.verdict,
         LABEL + "emulated": "true" if status.emulated else "false",
+        LABEL + "permissive": "true" if status.permissive else "false",
         LABEL + "policy-sha256": status.policy_sha256,
         LABEL + "measurement": status.measurement,
     }

@@ -155,6 +155,11 @@ class VirtualMachine:
         return not self._exited.is_set()
 
     @property
+    def vsock_cid(self) -> int:
+        """The guest's vsock address on this host; 0 where it is reached through a Unix socket in its directory."""
+        return self._vsock.cid
+
+    @property
     def first_output(self) -> float | None:
         """``time.monotonic`` of the first byte on the serial console (the firmware's), or None."""
         return self._logs[0].first_byte

@@ -25,6 +25,8 @@ from parma_shim.vm.spawn import Child, Spawner, reap, send_signal, wait_exit
 from parma_wire.errors import DeadlineExceeded, Unavailable
 
 VHOST_VSOCK: Final = Path("/dev/vhost-vsock")
+SOCKET: Final = "vsock.sock"
+"""In a VM's directory: where ``vhost-device-vsock`` is dialled."""
 
 _SET_GUEST_CID: Final = 0x4008AF60  # VHOST_VSOCK_SET_GUEST_CID, _IOW(0xAF, 0x60, __u64)
 _FIRST_CID: Final = 3
@@ -53,6 +55,10 @@ class VsockDevice(Protocol):
     @property
     def child(self) -> Child | None:
         """The device's own process, if it has one."""
+
+    @property
+    def cid(self) -> int:
+        """The guest's address on this machine; 0: it has none, and is dialled through ``SOCKET``."""
 
     def dial(self, port: int, timeout: float) -> socket.socket:
         """One attempt to connect. Raises NotListeningError, or DeadlineExceeded after ``timeout`` seconds."""
@@ -150,12 +156,13 @@ class UserVsock:
     """
 
     keep: Final[tuple[int, ...]] = ()
+    cid: Final = 0
 
     def __init__(
         self, program: Path, directory: Path, *, wrap: list[str], environment: Mapping[str, str], spawn: Spawner
     ) -> None:
         self._control: Final = directory / "vhost.sock"
-        self._socket: Final = directory / "vsock.sock"
+        self._socket: Final = directory / SOCKET
         for path in (self._control, self._socket):
             if len(os.fsencode(path)) > _MAX_UNIX_PATH:
                 raise Unavailable(f"the path {path} is too long for a socket", hint="set a shorter state_dir")
