@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from parma_guest import seccomp
 from parma_guest.values import (
     MAX_DATA_BLOCKS,
     MAX_STRING,
@@ -32,6 +31,7 @@ from parma_guest.values import (
     User,
     WorkingDirectory,
 )
+from parma_policy import seccomp
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, Unsupported
 from parma_wire.limits import DOCUMENT_CHUNK, MAX_DOCUMENT_BYTES, MAX_POLICY_BYTES, POLICY_CHUNK

@@ -1,85 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy needs of an image: configuration, root hashes of the layers, account files."""
+"""Images as policies need them: configuration, root hashes of the layers, account files."""
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any
 
-from parma_policy.generate import Image
-from parma_wire.errors import Malformed, Unverified
+from parma_wire.errors import Malformed
 
 if TYPE_CHECKING:
     from parma_policy.layers.blobs import LayerBlob
 
-_ACCOUNT_FILES: Final = ("etc/passwd", "etc/group")
-_MAX_ACCOUNT_FILE: Final = 1 << 20
 
-OpenLayer = Callable[[], BinaryIO]
-"""Opens a layer as an uncompressed tar stream."""
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is known of an image: its configuration (the ``config`` object of OCI's image-spec), the dm-verity root
+    hashes of its layers, base first, and its account files."""
+
+    config: Mapping[str, Any]
+    layers: tuple[str, ...]
+    passwd: bytes = b""
+    group: bytes = b""
+    name: str = ""
+
+    def text(self, member: str) -> str:
+        """A string of the configuration, empty where it has none. Raises Malformed."""
+        value = self.config.get(member)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise Malformed(f"the image's configuration has a wrong {member}", expected="a string")
+        return value
+
+    def texts(self, member: str) -> tuple[str, ...]:
+        """A list of strings of the configuration. Raises Malformed."""
+        value = self.config.get(member)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise Malformed(f"the image's configuration has a wrong {member}", expected="a list of strings")
+        return tuple(value)
+
+    def volumes(self) -> tuple[str, ...]:
+        """Directories that the image declares as volumes, ascending. Raises Malformed."""
+        value = self.config.get("Volumes") or {}
+        if not isinstance(value, dict):
+            raise Malformed("the image's configuration has a wrong Volumes", expected="an object")
+        return tuple(sorted(value))
+
+    def health_check(self) -> tuple[str, ...]:
+        """``Healthcheck.Test`` of Docker's image configuration. Raises Malformed."""
+        value = self.config.get("Healthcheck") or {}
+        test = value.get("Test") if isinstance(value, dict) else None
+        if test is None:
+            return ()
+        if not isinstance(test, list) or not all(isinstance(item, str) for item in test):
+            raise Malformed("the image's configuration has a wrong Healthcheck", expected="a list of strings")
+        return tuple(test)
 
 
-def from_archive(path: Path, name: str = "") -> Image:
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image whose layers have been found and not yet read; base layer first."""
+
+    config: Mapping[str, Any]
+    layers: Sequence[LayerBlob]
+    digests: tuple[str, ...] = ()
+    """Those by which it may be named: of its index and its manifest."""
+    where: str = ""
+
+
+Hash = Callable[[Sequence["LayerBlob"]], "Sequence[LayerFacts]"]
+"""Gives what a policy needs of each layer (``generate.hashing``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What a policy needs of one layer. ``accounts`` has what it does to the account files: contents, or None for a
+    file that it removes."""
+
+    diff_id: str
+    root_hash: str
+    accounts: Mapping[str, bytes | None]
+
+
+def in_archive(path: Path, name: str = "") -> StoredImage:
     """An image in a docker or OCI archive, or OCI layout directory; ``name`` says which where there are several.
 
     Raises the errors of ``layers``.
     """
     from parma_policy.layers import archive
 
-    config, layers = archive.image_archive_layers(path, name)
-    return _image(config, layers, name)
+    found = archive.image_in_archive(path, name)
+    return StoredImage(found.config, found.layers, found.digests, str(path))
 
 
-def from_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> Image:
+def in_containerd(address: str, namespace: str, name: str, *, timeout: float = 30) -> StoredImage:
     """An image in containerd's store. Raises the errors of ``layers``."""
     from parma_policy.layers import containerd
 
-    config, layers = containerd.resolve_image_layers(address, namespace, name, timeout=timeout)
-    return _image(config, layers, name)
+    config, layers, digests = containerd.resolve_image(address, namespace, name, timeout=timeout)
+    return StoredImage(config, layers, digests, f"containerd at {address}")
 
 
-def _image(config: dict[str, Any], layers: Sequence[LayerBlob], name: str) -> Image:
-    hashes = tuple(_root_hash(layer) for layer in layers)
-    files = account_files([layer.open for layer in layers])
-    runtime = config.get("config") or {}
+def read(stored: StoredImage, name: str, hash_layers: Hash) -> Image:
+    """The image with the root hashes of its layers. Raises Malformed, and what ``hash_layers`` raises."""
+    runtime = stored.config.get("config") or {}
     if not isinstance(runtime, dict):
         raise Malformed("the image's configuration has no 'config' object")
-    return Image(runtime, hashes, files["etc/passwd"], files["etc/group"], name)
-
-
-def _root_hash(layer: LayerBlob) -> str:
-    """The layer's root hash; the content must be what the image's configuration says. Raises Unverified."""
-    from parma_policy.layers.convert import layer_to_image
-
-    with layer.open() as stream:
-        image = layer_to_image(stream, None)
-    if image.diff_id != layer.diff_id:
-        message = f"a layer of the image has content {image.diff_id}, not what its configuration says"
-        raise Unverified(message, expected=layer.diff_id)
-    return image.root_hash
-
-
-def account_files(layers: Iterable[OpenLayer]) -> dict[str, bytes]:
-    """``etc/passwd`` and ``etc/group`` as they are in the image; empty where it has none."""
-    found = dict.fromkeys(_ACCOUNT_FILES, b"")
-    for open_layer in layers:
-        with open_layer() as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                _take(found, tar, member)
-    return found
-
-
-def _take(found: dict[str, bytes], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    """Applies one entry of a layer to what is known so far: a file, a whiteout, or anything in the file's place."""
-    path = member.name.removeprefix("./").strip("/")
-    if path in (".wh.etc", "etc/.wh..wh..opq", ".wh..wh..opq"):
-        found.update(dict.fromkeys(_ACCOUNT_FILES, b""))
-    for name in _ACCOUNT_FILES:
-        directory, _, base = name.rpartition("/")
-        if path == f"{directory}/.wh.{base}":
-            found[name] = b""
-        elif path == name:
-            file = tar.extractfile(member) if member.isreg() else None
-            found[name] = file.read(_MAX_ACCOUNT_FILE) if file else b""
+    accounts = {"etc/passwd": b"", "etc/group": b""}
+    facts = hash_layers(stored.layers)
+    for layer in facts:
+        accounts.update({path: data or b"" for path, data in layer.accounts.items()})
+    hashes = tuple(layer.root_hash for layer in facts)
+    return Image(runtime, hashes, accounts["etc/passwd"], accounts["etc/group"], name)

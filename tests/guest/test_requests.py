@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parma_guest import requests, seccomp
+from parma_guest import requests
 from parma_guest.values import ContainerId, ExecId, GuestPath, Hostname, LayerTarget, RootHash, WorkingDirectory
+from parma_policy import seccomp
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, ParmaError, Unsupported
 

@@ -14,8 +14,13 @@ from parma_policy.layers.manifests import MAX_DOCUMENT, PLATFORM, Descriptor, Do
 from parma_wire.errors import Malformed, NotFound, Unavailable, Unsupported
 
 _MAX_LINKS: Final = 8
+_MARKS: Final = str.maketrans("", "", ",()")
 
 T = TypeVar("T")
+
+
+class NotInArchive(NotFound):
+    """The archive is there, and an image of this name is not in it."""
 
 
 class _Place(NamedTuple):
@@ -30,11 +35,26 @@ class _Files(Protocol):
     def find(self, name: str) -> _Place | None: ...
 
 
-def image_archive_layers(path: Path, image: str = "") -> tuple[Document, list[LayerBlob]]:
-    """The configuration and the layers (base first) of the image in an archive or layout directory.
+class ArchiveImage(NamedTuple):
+    """An image in an archive; layers base first."""
 
-    ``image`` chooses by name where there are several. Layers are not copied: they are read from where they are.
-    Raises NotFound, Malformed, Unsupported, Unverified (a blob is not what its name says), Unavailable.
+    config: Document
+    layers: list[LayerBlob]
+    digests: tuple[str, ...]
+    """Of its index, if it has one, and its manifest; none in an archive of ``docker save``."""
+
+
+def image_archive_layers(path: Path, image: str = "") -> tuple[Document, list[LayerBlob]]:
+    """The configuration and the layers (base first) of the image in an archive; see ``image_in_archive``."""
+    found = image_in_archive(path, image)
+    return found.config, found.layers
+
+
+def image_in_archive(path: Path, image: str = "") -> ArchiveImage:
+    """The image in an archive or layout directory.
+
+    ``image`` chooses by name or digest where there are several. Layers are not copied: they are read from where they
+    are. Raises NotFound, Malformed, Unsupported, Unverified (a blob is not what its name says), Unavailable.
     """
     path = Path(path)
     try:
@@ -50,7 +70,7 @@ def image_archive_layers(path: Path, image: str = "") -> tuple[Document, list[La
     raise Malformed(f"{path} holds no image", expected="index.json (OCI) or manifest.json (docker save)")
 
 
-def _oci(files: _Files, image: str) -> tuple[Document, list[LayerBlob]]:
+def _oci(files: _Files, image: str) -> ArchiveImage:
     index = manifests.parse(_read(files, "index.json"), "index.json")
     listed = [item for item in manifests.descriptors(index, "manifests") if item.platform in (None, PLATFORM)]
     target = _choose({f"{item.name} ({item.digest})": item for item in listed}, image)
@@ -63,10 +83,10 @@ def _oci(files: _Files, image: str) -> tuple[Document, list[LayerBlob]]:
     for layer, diff_id in zip(found.layers, found.diff_ids, strict=True):
         place = _locate(files, _blob_name(layer.digest))
         layers.append(LayerBlob(diff_id, layer.digest, layer.media_type, place.path, place.size, place.offset))
-    return found.config, layers
+    return ArchiveImage(found.config, layers, (target.digest, found.digest))
 
 
-def _docker(files: _Files, image: str) -> tuple[Document, list[LayerBlob]]:
+def _docker(files: _Files, image: str) -> ArchiveImage:
     # The file is a list, which ``parse`` does not take.
     listed = manifests.parse(b'{"images": %b}' % _read(files, "manifest.json"), "manifest.json")["images"]
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
@@ -85,18 +105,18 @@ def _docker(files: _Files, image: str) -> tuple[Document, list[LayerBlob]]:
     for name, diff_id in zip(listed_layers, diff_ids, strict=True):
         place = _locate(files, str(name))
         layers.append(LayerBlob(diff_id, "", "", place.path, place.size, place.offset))
-    return config, layers
+    return ArchiveImage(config, layers, ())
 
 
 def _choose(images: dict[str, T], name: str) -> T:
     """The only image, or the one whose label contains ``name`` as a word."""
-    matching = {label: image for label, image in images.items() if not name or name in label.replace(",", "").split()}
+    matching = {label: image for label, image in images.items() if not name or name in label.translate(_MARKS).split()}
     if len(matching) == 1:
         return next(iter(matching.values()))
     labels = "; ".join(images) or "none"
     if not matching:
         what = f"image {name!r}" if name else "an image"
-        raise NotFound(f"the archive does not hold {what}", hint=f"it holds: {labels}")
+        raise NotInArchive(f"the archive does not hold {what}", hint=f"it holds: {labels}")
     raise Malformed("the archive holds several images, so one must be named", expected=f"one of: {labels}")
 
 

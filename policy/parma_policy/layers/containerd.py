@@ -43,6 +43,10 @@ _READ_TIMEOUT: Final = 600.0
 Response = TypeVar("Response", bound=Message)
 
 
+class NoSuchImage(NotFound):
+    """containerd's store has no image of this name."""
+
+
 def resolve_layers(grpc_address: str, namespace: str, container_id: str, *, timeout: float) -> list[LayerBlob]:
     """The layers of a container's image, base layer first.
 
@@ -73,9 +77,18 @@ def resolve_image_layers(
     grpc_address: str, namespace: str, image_name: str, *, timeout: float
 ) -> tuple[Document, list[LayerBlob]]:
     """The configuration and the layers (base first) of an image in containerd's store. Errors as above."""
+    config, layers, _ = resolve_image(grpc_address, namespace, image_name, timeout=timeout)
+    return config, layers
+
+
+def resolve_image(
+    grpc_address: str, namespace: str, image_name: str, *, timeout: float
+) -> tuple[Document, list[LayerBlob], tuple[str, ...]]:
+    """As ``resolve_image_layers``, and the digests of what the name points to and of the manifest."""
     with _connected(grpc_address, namespace, timeout) as containerd:
-        image = next(manifests.images(containerd.image(image_name), containerd.read))
-        return image.config, containerd.blobs(image, image_name)
+        target = containerd.image(image_name)
+        image = next(manifests.images(target, containerd.read))
+        return image.config, containerd.blobs(image, image_name), (target.digest, image.digest)
 
 
 def _cri_image(container: api.Container) -> str:
@@ -116,7 +129,10 @@ class _Containerd:
     def image(self, name: str) -> Descriptor:
         """What an image's name points to."""
         what = f"image {name!r}"
-        response = self._call("images.v1.Images/Get", api.GetImageRequest(name=name), api.GetImageResponse, what)
+        try:
+            response = self._call("images.v1.Images/Get", api.GetImageRequest(name=name), api.GetImageResponse, what)
+        except NotFound as error:
+            raise NoSuchImage(error.message) from None
         target = response.image.target
         return Descriptor(target.media_type, manifests.check_digest(target.digest), target.size)
 

@@ -54,6 +54,8 @@ class ImageManifest:
     config: Document
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[str, ...]
+    digest: str = ""
+    """Of the manifest."""
 
 
 def check_digest(digest: object) -> str:
@@ -103,7 +105,7 @@ def _walk(target: Descriptor, read: ReadBlob, missing: list[ParmaError], depth: 
             return
         if media_type not in _MANIFEST_TYPES and not ("config" in document and "layers" in document):
             raise Unsupported(f"an image of type {media_type or 'unknown'!r} is not supported", expected="a manifest")
-        image = _manifest(document, read)
+        image = _manifest(document, read, target.digest)
     except NotFound as error:
         missing.append(error)
         return
@@ -111,7 +113,7 @@ def _walk(target: Descriptor, read: ReadBlob, missing: list[ParmaError], depth: 
         yield image
 
 
-def _manifest(document: Document, read: ReadBlob) -> ImageManifest | None:
+def _manifest(document: Document, read: ReadBlob, digest: str) -> ImageManifest | None:
     """The image of a manifest, or None when it is for another platform."""
     config = read_document(_descriptor(document.get("config")), read)
     if (config.get("os"), config.get("architecture")) != PLATFORM:
@@ -122,7 +124,7 @@ def _manifest(document: Document, read: ReadBlob) -> ImageManifest | None:
         raise Malformed(f"the image has {len(layers)} layers, but its configuration lists {len(diff_ids)}")
     for layer in layers:
         check_media_type(layer.media_type)
-    return ImageManifest(config, layers, diff_ids)
+    return ImageManifest(config, layers, diff_ids, digest)
 
 
 def diff_ids_of(config: Document) -> tuple[str, ...]:
