@@ -17,7 +17,7 @@ from parma_policy.commands.files import read_policy, write_file
 from parma_wire.errors import Denied, Malformed, NotFound, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
 from tests.policy.builders import text
-from tests.policy.generate.builders import parma
+from tests.policy.generate.builders import parma as parma
 
 
 @pytest.fixture

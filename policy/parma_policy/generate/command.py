@@ -84,6 +84,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             properties_access=not arguments.no_properties,
             dump_stacks=arguments.dump_stacks,
             runtime_logging=arguments.runtime_logging,
+            permissive=arguments.permissive,
         ),
     )
 

@@ -208,6 +208,8 @@ class Switches:
     """Statistics and process lists: what ``ctr task metrics`` and ``ps`` show."""
     dump_stacks: bool = False
     runtime_logging: bool = False
+    permissive: bool = False
+    """Nothing is denied for what it is, only recorded: to learn what a workload needs. Written only where it is so."""
     extra: Mapping[str, bool] = field(default_factory=dict)
 
     def flags(self) -> dict[str, bool]:
@@ -220,5 +222,6 @@ class Switches:
             "allow_unencrypted_scratch": False,
             "allow_capability_dropping": False,
             "allow_host_network": False,
+            **({"permissive": True} if self.permissive else {}),
             **self.extra,
         }
