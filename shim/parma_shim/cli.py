@@ -73,13 +73,16 @@ def _add_config(commands: Any) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     show = actions.add_parser("show", help="print the configuration that applies, defaults included")
     show.add_argument("--config", default="", metavar="PATH", help="another file than the default one")
+    show.add_argument("--origin", action="store_true", help="say where each value comes from")
     show.set_defaults(run=_show_config)
 
 
 def _show_config(options: argparse.Namespace) -> int:
     from parma_shim import config
 
-    sys.stdout.write(config.to_toml(config.load(options.config)))
+    loaded = config.load_with_origins(options.config)
+    for key, line in config.to_lines(loaded.config).items():
+        print(f"{line}  # {loaded.origins.get(key, 'default')}" if options.origin else line)
     return 0
 
 

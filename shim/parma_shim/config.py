@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's configuration: one TOML file, every key with a default, unknown keys refused.
+"""The host's configuration: a TOML file and its drop-ins, every key with a default, unknown keys refused.
 
-Which file: the one that the runtime's options name (``config_path`` in containerd's configuration), else the one
-built into the launcher, else :data:`DEFAULT_PATH`. A file that was named must exist; the default one need not.
+Which file: the one that the runtime's options name (``ConfigPath`` in containerd's configuration), else the one
+built into the launcher, else :data:`DEFAULT_PATH`. A file that was named must exist; the default one need not. Keys
+may stand directly in the runtime's options as well, and win.
 The environment has no say: whoever can set it for containerd is not always who may configure the runtime.
 """
 
@@ -11,13 +12,15 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from parma_shim.config_files import DEFAULT_PATH, config_files
 from parma_wire.errors import Malformed, NotFound, ParmaError
 
-DEFAULT_PATH: Final = "/etc/parma/config.toml"
+OPTIONS: Final = "the runtime's options"
+"""How errors call the table in containerd's configuration."""
 
 Value = str | int | float | list[str]
 """What a key of the file can hold."""
@@ -99,25 +102,40 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
 _OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock", "certificates"})
 
 
+class Source(NamedTuple):
+    """Something that says what the configuration is."""
+
+    name: str
+    """A path, or words for people."""
+
+    values: dict[str, object]
+    """By key; not yet checked."""
+
+
+class Loaded(NamedTuple):
+    """A configuration, and where each of its values comes from."""
+
+    config: Config
+    origins: dict[str, str]
+    """Key -> the name of the source that set it; keys that nobody set are missing."""
+
+
 def load(path: str = "", body: bytes = b"") -> Config:
-    """Reads a configuration file, or ``body``, its content, when that is not empty.
+    """Reads the configuration: a file, its drop-ins, and ``body``, a table in the runtime's options, which wins.
 
     Raises:
         NotFound: ``path`` was named and does not exist.
         Malformed: not TOML, an unknown key, or a value of the wrong type or out of range.
     """
-    if not path and body:
-        return from_values(_parse(body, "the runtime's options"), "the runtime's options")
-    file = path or DEFAULT_PATH
-    try:
-        data = Path(file).read_bytes()
-    except FileNotFoundError:
-        if path:
-            raise NotFound(f"the configuration {path} does not exist") from None
-        return Config()
-    except OSError as error:
-        raise Malformed(f"the configuration {file} cannot be read: {error.strerror}") from None
-    return from_values(_parse(data, file), file)
+    return load_with_origins(path, body).config
+
+
+def load_with_origins(path: str = "", body: bytes = b"") -> Loaded:
+    """Like :func:`load`; says in addition who said what.
+
+    Raises: as :func:`load`.
+    """
+    return merge(_sources(path, body))
 
 
 def load_in_child(path: str = "", body: bytes = b"") -> Config:
@@ -127,7 +145,7 @@ def load_in_child(path: str = "", body: bytes = b"") -> Config:
 
     Raises: as :func:`load`.
     """
-    if not path and not body and not Path(DEFAULT_PATH).exists():
+    if not path and not body and config_files() == [DEFAULT_PATH] and not Path(DEFAULT_PATH).exists():
         return Config()
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -143,21 +161,52 @@ def load_in_child(path: str = "", body: bytes = b"") -> Config:
     return from_values(content, path or DEFAULT_PATH)
 
 
-def from_values(values: Mapping[str, object], source: str) -> Config:
-    """Checks what a file (called ``source`` in errors) says.
+def merge(sources: Iterable[Source]) -> Loaded:
+    """One configuration of several sources, of which later ones win key by key.
 
     Raises:
-        Malformed: an unknown key, or a value of the wrong type or out of range.
+        Malformed: an unknown key, or a value of the wrong type or out of range, in any of them.
     """
     checked: dict[str, object] = {}
-    for key, value in values.items():
+    origins: dict[str, str] = {}
+    for source in sources:
+        values = _checked(source)
+        checked |= values
+        origins |= dict.fromkeys(values, source.name)
+    return Loaded(Config(**checked), origins)  # type: ignore[arg-type]
+
+
+def from_values(values: Mapping[str, object], source: str) -> Config:
+    """The configuration that one source (called ``source`` in errors) makes. Raises as :func:`merge`."""
+    return merge([Source(source, dict(values))]).config
+
+
+def _checked(source: Source) -> dict[str, object]:
+    checked: dict[str, object] = {}
+    for key, value in source.values.items():
         if key not in Config._fields:
-            raise Malformed(f"unknown key {key!r} in {source}", hint=_suggestion(key))
+            raise Malformed(f"unknown key {key!r} in {source.name}", hint=_suggestion(key))
         try:
             checked[key] = _check(key, value)
         except ValueError as error:
-            raise Malformed(f"{key} in {source} is {value!r}", expected=str(error)) from None
-    return Config(**checked)  # type: ignore[arg-type]
+            raise Malformed(f"{key} in {source.name} is {value!r}", expected=str(error)) from None
+    return checked
+
+
+def _sources(path: str, body: bytes) -> Iterator[Source]:
+    """Weakest first."""
+    for file in config_files(path):
+        try:
+            data = Path(file).read_bytes()
+        except FileNotFoundError:
+            if file == path:
+                raise NotFound(f"the configuration {path} does not exist") from None
+            continue  # the default one need not be there; a drop-in may have gone meanwhile
+        except OSError as error:
+            raise Malformed(f"the configuration {file} cannot be read: {error.strerror}") from None
+        yield Source(file, _parse(data, file))
+    if body:
+        yield Source(OPTIONS, _parse(body, OPTIONS))
 
 
 def to_values(config: Config) -> dict[str, Value]:
@@ -173,9 +222,9 @@ def to_values(config: Config) -> dict[str, Value]:
     return values
 
 
-def to_toml(config: Config) -> str:
-    """The text of a file that says the same."""
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in to_values(config).items())
+def to_lines(config: Config) -> dict[str, str]:
+    """By key, the lines of a file that says the same."""
+    return {key: f"{key} = {_toml(value)}" for key, value in to_values(config).items()}
 
 
 def _toml(value: Value) -> str:

@@ -8,7 +8,7 @@ containerd passes: after an upgrade without restart the file on disk is newer th
 
 import posix
 
-from . import bootstrap, bundle
+from . import bootstrap, bundle, config_files
 
 RUN_DIR = "/run/parma"
 """Where the answers are remembered, one small file per executable."""
@@ -21,7 +21,7 @@ def version_to_offer(boot: bootstrap.Bootstrap, config: str, *, executable: str 
         config: path of the configuration file that applies; its ``task_api`` wins over everything found out here.
         executable: containerd's; by default that of the parent process.
     """
-    configured = _configured(config)
+    configured = _configured(config, boot.config_body)
     if configured:
         return configured
     if boot.dialect == bootstrap.PARAMS:
@@ -42,17 +42,18 @@ def version_to_offer(boot: bootstrap.Bootstrap, config: str, *, executable: str 
     return version
 
 
-def _configured(path: str) -> int:
+def _configured(path: str, body: bytes) -> int:
     """``task_api`` of the configuration; 0 for ``auto``, and for all that is wrong (the daemon says so better)."""
-    data = bundle.read_file(path) if path else None
-    if not data or b"task_api" not in data:
-        return 0
-    import tomllib  # 20 ms, only for those who set the knob
+    texts = [*map(bundle.read_file, config_files.config_files(path)), body]
+    value = ""
+    for text in texts:
+        if text and b"task_api" in text:
+            import tomllib  # 20 ms, only for those who set the knob
 
-    try:
-        value = str(tomllib.loads(data.decode()).get("task_api", ""))
-    except ValueError:
-        return 0
+            try:
+                value = str(tomllib.loads(text.decode()).get("task_api", value))
+            except ValueError:
+                return 0
     return int(value) if value in ("2", "3") else 0
 
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
 
+from parma_policy.annotation import ANNOTATION
 from parma_shim.task import checks
 from parma_wire.errors import Malformed, Unsupported
-from tests.shim.support import SPEC
+from tests.shim.support import ROOT, SPEC
 
 POD = {"io.kubernetes.cri.sandbox-id": "pod"}
 
@@ -19,6 +21,27 @@ def spec(**linux: Any) -> dict[str, Any]:
     made = copy.deepcopy(SPEC)
     made["linux"].update(linux)
     return made
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("io.parma.polcy", "did you mean io.parma.policy?"),
+        ("io.parma.tee", "unknown annotation io.parma.tee"),
+        ("io.parma.qemu", "known: io.parma.fragment-files, "),
+    ],
+)
+def test_an_annotation_of_ours_that_means_nothing_is_refused(name: str, says: str) -> None:
+    with pytest.raises(Malformed, match=re.escape(says)):
+        checks.check_container({**SPEC, "annotations": {name: "x"}})
+
+
+def test_every_annotation_that_is_read_is_known() -> None:
+    sources = [path.read_text() for path in (ROOT / "shim").rglob("*.py")]
+    named = {ANNOTATION} | {name for text in sources for name in re.findall(r'"(io\.parma\.[a-z-]+)"', text)}
+    assert named == checks.ANNOTATIONS
+    documented = (ROOT / "docs/configuration.md").read_text()
+    assert [name for name in named if f"`{name}`" not in documented] == []
 
 
 def test_an_ordinary_specification_passes() -> None:

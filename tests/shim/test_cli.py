@@ -34,6 +34,14 @@ def test_config_show_prints_what_applies(tmp_path: Path, capsys: pytest.CaptureF
     assert config.load(str(tmp_path / "again.toml")).vcpus == 3
 
 
+def test_config_show_says_where_values_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("vcpus = 3")
+    assert cli.main(["config", "show", "--origin", "--config", str(tmp_path / "c.toml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"vcpus = 3  # {tmp_path}/c.toml" in lines
+    assert 'tee = "snp"  # default' in lines
+
+
 def test_an_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "show", "--config", "/nowhere"]) == 1
     assert capsys.readouterr().err == "parma: the configuration /nowhere does not exist\n"

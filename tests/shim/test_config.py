@@ -76,7 +76,45 @@ def test_the_runtimes_options_may_be_the_configuration() -> None:
 
 def test_the_text_form_says_the_same(tmp_path: Path) -> None:
     made = config.Config(tee="none", policy_dirs=(Path('/with "quotes"'),), qemu_data_dir=None, vcpus=7)
-    assert load(tmp_path, config.to_toml(made)) == made
+    assert load(tmp_path, "\n".join(config.to_lines(made).values())) == made
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """A configuration with two drop-ins, and things beside them that are none."""
+    (tmp_path / "c.toml").write_text("vcpus = 2\nmemory_mib = 600\nscratch_mib = 100")
+    (tmp_path / "c.d/10-older.toml").parent.mkdir()
+    (tmp_path / "c.d/10-older.toml").write_text("vcpus = 3\nmemory_mib = 700")
+    (tmp_path / "c.d/20-newer.toml").write_text("vcpus = 4")
+    (tmp_path / "c.d/30-saved.toml~").write_text("vcpus = 5")
+    return tmp_path
+
+
+def test_drop_ins_win_over_the_file_in_the_order_of_their_names(parts: Path) -> None:
+    found = config.load(str(parts / "c.toml"))
+    assert (found.vcpus, found.memory_mib, found.scratch_mib) == (4, 700, 100)
+    assert config.load_in_child(str(parts / "c.toml")) == found
+
+
+def test_the_runtimes_options_win_over_all_files(parts: Path) -> None:
+    found = config.load(str(parts / "c.toml"), b"vcpus = 6")
+    assert (found.vcpus, found.memory_mib) == (6, 700)
+
+
+def test_it_is_known_who_said_what(parts: Path) -> None:
+    origins = config.load_with_origins(str(parts / "c.toml"), b"call_timeout = 9").origins
+    assert origins == {
+        "vcpus": str(parts / "c.d/20-newer.toml"),
+        "memory_mib": str(parts / "c.d/10-older.toml"),
+        "scratch_mib": str(parts / "c.toml"),
+        "call_timeout": config.OPTIONS,
+    }
+
+
+def test_a_wrong_drop_in_is_named(parts: Path) -> None:
+    (parts / "c.d/15.toml").write_text("vcpu = 1")
+    with pytest.raises(Malformed, match=r"unknown key 'vcpu' in .*c\.d/15\.toml.*did you mean 'vcpus'"):
+        config.load(str(parts / "c.toml"))
 
 
 @pytest.mark.parametrize("text", ["vcpus = 5", ""])
@@ -88,3 +126,8 @@ def test_reading_in_a_child_gives_the_same(tmp_path: Path, text: str) -> None:
 def test_an_error_in_the_child_is_the_parents() -> None:
     with pytest.raises(Malformed, match="does not exist"):
         config.load_in_child("/nowhere/c.toml")
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
+    assert [key for key in config.Config._fields if f"| `{key}` |" not in text] == []

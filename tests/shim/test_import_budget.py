@@ -13,7 +13,20 @@ from parma_shim.api import task_pb2
 from tests.shim.support import Binary, bundle, python_isolated, task_stub
 from tests.shim.test_binary import daemon_of
 
-ALLOWED = {"flags", "bootstrap", "bundle", "delete", "digest", "fields", "info", "main", "sockets", "start", "task_api"}
+ALLOWED = {
+    "flags",
+    "bootstrap",
+    "bundle",
+    "config_files",
+    "delete",
+    "digest",
+    "fields",
+    "info",
+    "main",
+    "sockets",
+    "start",
+    "task_api",
+}
 """Modules of ours in tier 0."""
 
 PYTHON = {"os", "os.path", "stat", "posixpath", "genericpath", "_collections_abc", "_stat"}

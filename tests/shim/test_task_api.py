@@ -81,3 +81,14 @@ def test_an_executable_that_is_gone_means_3(tmp_path: Path) -> None:
 def test_the_configuration_wins(tmp_path: Path, line: str, version: int) -> None:
     (tmp_path / "c.toml").write_text(line)
     assert task_api.version_to_offer(boot(bootstrap.LEGACY), str(tmp_path / "c.toml")) == version
+
+
+def test_a_drop_in_and_the_runtimes_options_configure_the_version_too(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("task_api = 2")
+    asked = boot(bootstrap.LEGACY)
+    (tmp_path / "c.d").mkdir()
+    (tmp_path / "c.d/1.toml").write_text("task_api = 3")
+    assert task_api.version_to_offer(asked, str(config)) == 3
+    asked.config_body = b"task_api = 2"
+    assert task_api.version_to_offer(asked, str(config)) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,8 +110,13 @@ def test_scratch_space_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="scratch"):
         disks.open_scratch(tmp_path / "file" / "scratch", MIB)
-    with pytest.raises(Unavailable, match="scratch"):
-        disks.open_scratch(tmp_path, 1 << 62)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    try:
+        with pytest.raises(Unavailable, match=r"scratch.*too large"):
+            disks.open_scratch(tmp_path, 2 * MIB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_missing_layer_file_is_named(tmp_path: Path) -> None:

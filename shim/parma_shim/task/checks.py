@@ -18,6 +18,18 @@ from parma_wire.errors import Malformed, Unsupported
 
 SANDBOX_ID: Final = "io.kubernetes.cri.sandbox-id"
 
+OUR_PREFIX: Final = "io.parma."
+ANNOTATIONS: Final = frozenset(
+    {
+        "io.parma.policy",
+        "io.parma.policy-file",
+        "io.parma.fragments",
+        "io.parma.fragment-files",
+    }
+)
+"""All that an annotation can say. None can choose a program, a path on the host, the command line of the guest's
+kernel, or the TEE: these are the configuration's."""
+
 Json = Mapping[str, Any]
 
 _UNSUPPORTED_LINUX: Final = ("uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices")
@@ -49,7 +61,9 @@ def check_container(spec: Json) -> None:
         Unsupported: something is asked for that the guest cannot give.
     """
     linux = _object(spec, "linux")
-    in_pod = SANDBOX_ID in _object(spec, "annotations")
+    annotations = _object(spec, "annotations")
+    _check_annotations(annotations)
+    in_pod = SANDBOX_ID in annotations
     check_process(_object(spec, "process"))
     _refuse_hooks(_object(spec, "hooks"))
     _refuse(linux, _UNSUPPORTED_LINUX, "linux")
@@ -80,6 +94,18 @@ def check_limits(resources: Json) -> None:
     unknown = sorted(kind for kind, limits in resources.items() if limits and kind not in _LIMITS)
     if unknown:
         raise Unsupported(f"resource limits of kind {unknown[0]} are not supported", expected="cpu, memory or pids")
+
+
+def _check_annotations(annotations: Json) -> None:
+    """Ours are an allow-list: one that is misspelt must not be one that has no effect."""
+    for name in annotations:
+        if name.startswith(OUR_PREFIX) and name not in ANNOTATIONS:
+            import difflib
+
+            endings = sorted(known.removeprefix(OUR_PREFIX) for known in ANNOTATIONS)
+            close = difflib.get_close_matches(name.removeprefix(OUR_PREFIX), endings, 1)
+            hint = f"did you mean {OUR_PREFIX}{close[0]}?" if close else "known: " + ", ".join(sorted(ANNOTATIONS))
+            raise Malformed(f"unknown annotation {name}", hint=hint)
 
 
 def _check_namespaces(namespaces: Sequence[Any], *, in_pod: bool) -> None:
