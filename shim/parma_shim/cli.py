@@ -16,7 +16,9 @@ from parma_wire.errors import ParmaError
 _ROOMS: Final[dict[str, tuple[str, str]]] = {
     "policy": ("parma_policy.cli", "add_policy_commands"),
     "verify": ("parma_snp.cli", "add_snp_commands"),
-    "measure": ("parma_snp.cli", "add_snp_commands"),
+    "measure": ("parma_snp.measure_cli", "add_measure_commands"),
+    "id-block": ("parma_snp.measure_cli", "add_measure_commands"),
+    "doctor": ("parma_shim.doctor.cli", "add_doctor_commands"),
     "image": ("parma_image.cli", "add_image_commands"),
     "status": ("parma_shim.status_cli", "add_status_commands"),
     "record": ("parma_shim.record_cli", "add_record_commands"),

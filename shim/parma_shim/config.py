@@ -51,6 +51,9 @@ class Config(NamedTuple):
     certificates: Path | None = None
     """With ``snp``: PEM file with the VCEK or VLEK certificate of this processor; without it the status is denied."""
 
+    id_block: Path | None = None
+    """With ``snp``: file of signed ID blocks (``parma id-block make``); then nothing else is launched."""
+
     memory_mib: int = 512
     """Guest memory when the container has no limit."""
 
@@ -99,7 +102,7 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "boot_timeout": (1, 3600),
     "call_timeout": (1, 3600),
 }
-_OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock", "certificates"})
+_OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock", "certificates", "id_block"})
 
 
 class Source(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands ``parma verify`` and ``parma measure``; the parser of the ``parma`` command plugs them in.
+"""The command ``parma verify``; the parser of the ``parma`` command plugs them in.
 
 Exit status: 0 accepted, 1 refused, 2 the command could not be carried out as given.
 """
@@ -52,9 +52,8 @@ def _moment(text: str) -> datetime:
 
 
 def add_snp_commands(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add ``verify`` and ``measure``. Each sets ``run``, a function from the parsed arguments to the exit status."""
+    """Add ``verify``. It sets ``run``, a function from the parsed arguments to the exit status."""
     _add_verify(subparsers)
-    _add_measure(subparsers)
 
 
 def _add_verify(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -109,25 +108,6 @@ def _add_verify(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     verify.add_argument("--json", action="store_true", help="print the verdict as JSON")
     verify.set_defaults(run=run_verify)
-
-
-def _add_measure(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    measure = subparsers.add_parser(
-        "measure",
-        help="predict the launch measurement of a VM",
-        description="Predict the launch measurement (MEASUREMENT) of a VM from its firmware, kernel, initrd, command "
-        "line and shape.",
-    )
-    for name in ("firmware", "kernel", "initrd"):
-        measure.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
-    measure.add_argument("--cmdline", required=True, metavar="TEXT", help="kernel command line, exactly as launched")
-    measure.add_argument("--vcpus", type=int, default=1, metavar="N")
-    measure.add_argument(
-        "--vcpu-type", default="EPYC-v4", metavar="MODEL", help="QEMU's CPU model (default: %(default)s)"
-    )
-    measure.add_argument("--table", action="store_true", help="all supported numbers of vCPUs of this model")
-    measure.add_argument("--json", action="store_true")
-    measure.set_defaults(run=run_measure)
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -234,31 +214,3 @@ def render_verdict(verdict: Verdict) -> str:
     if verdict.unchecked:
         lines.append(f"  not checked: {', '.join(verdict.unchecked)}")
     return "\n".join(lines)
-
-
-def run_measure(options: argparse.Namespace) -> int:
-    """``parma measure``."""
-    from parma_snp.measure import VCPU_COUNTS, measurement_table
-
-    counts = VCPU_COUNTS if options.table else (options.vcpus,)
-    try:
-        table = measurement_table(
-            options.firmware,
-            options.kernel,
-            options.initrd,
-            options.cmdline,
-            vcpu_types=(options.vcpu_type,),
-            vcpu_counts=counts,
-        )
-    except SnpError as error:
-        print(f"parma measure: {error}", file=sys.stderr)
-        return UNUSABLE
-    if options.json:
-        rows = [{"vcpu_type": row.vcpu_type, "vcpus": row.vcpus, "measurement": row.digest.hex()} for row in table]
-        print(json.dumps(rows, indent=1))
-    elif options.table:
-        for row in table:
-            print(f"{row.vcpu_type:<12} {row.vcpus:>3}  {row.digest.hex()}")
-    else:
-        print(table[0].digest.hex())
-    return ACCEPTED

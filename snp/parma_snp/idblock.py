@@ -73,6 +73,14 @@ def _decode_key(data: bytes, what: str) -> ec.EllipticCurvePublicKey:
         raise SnpError(_CODE, f"the {what} is not a P-384 key: {error}") from None
 
 
+def require_p384(key: object) -> ec.EllipticCurvePrivateKey:
+    """The key, if it is one that can sign ID blocks. Raises SnpError ``idblock.key``."""
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
+        hint = "openssl ecparam -genkey -noout -name secp384r1"
+        raise SnpError("idblock.key", "not a P-384 private key", hint=hint)
+    return key
+
+
 def key_digest(key: ec.EllipticCurvePublicKey) -> bytes:
     """ID_KEY_DIGEST or AUTHOR_KEY_DIGEST of a report: SHA-384 of the key structure."""
     return hashlib.sha384(_encode_key(key)).digest()
@@ -97,7 +105,15 @@ def _check(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes, what: 
 def make(
     identity: Identity, id_key: ec.EllipticCurvePrivateKey, author_key: ec.EllipticCurvePrivateKey | None = None
 ) -> IdBlock:
-    """Sign an identity with a P-384 ID key, which an author key may certify. Raises SnpError ``idblock.format``."""
+    """Sign an identity with a P-384 ID key, which an author key may certify.
+
+    Raises SnpError ``idblock.format`` or ``idblock.key``.
+    """
+    for key in (id_key, author_key):
+        if key is not None:
+            require_p384(key)
+    if not 0 <= identity.guest_svn < 1 << 32 or not 0 <= identity.policy < 1 << 64:
+        raise SnpError(_CODE, "guest SVN or guest policy out of range", expected="32 and 64 bits")
     if len(identity.measurement) != MEASUREMENT_SIZE or len(identity.family_id) != 16 or len(identity.image_id) != 16:
         raise SnpError(_CODE, "a field has another size", expected="measurement 48, family and image id 16 bytes")
     block = _BLOCK.pack(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SEV-SNP part of QEMU's command line. Pure: values in, arguments out; nothing is probed here.
 
-Written for QEMU 9.1 to 11.x (object ``sev-snp-guest``). QEMU accepts several combinations that boot an unmeasured
-kernel or crash; they cannot be expressed here.
+For QEMU 9.1 to 11.x (object ``sev-snp-guest``); where versions differ, what the binary said of itself decides
+(``parma_snp.qemu``). QEMU accepts several combinations that boot an unmeasured kernel or crash; they cannot be
+expressed here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 
 from parma_snp.errors import SnpError
 from parma_snp.measure import DEFAULT_VCPU_TYPE
+from parma_snp.qemu import Qemu
 from parma_snp.report import HOST_DATA_SIZE, POLICY_DEBUG, POLICY_RESERVED_ONE, POLICY_SMT
 
 DEFAULT_POLICY: Final = POLICY_SMT | POLICY_RESERVED_ONE
@@ -23,6 +25,20 @@ ID_AUTH_SIZE: Final = 4096
 # What KVM up to Linux 6.12 lets through: the ABI minimum, SMT, the bit that is always one, and DEBUG.
 _POLICY_MASK: Final = 0xFFFF | POLICY_SMT | POLICY_RESERVED_ONE | POLICY_DEBUG
 _FIRMWARE_ALIGNMENT: Final = 64 * 1024
+MIN_QEMU: Final = (9, 1)
+REQUIRED_PROPERTIES: Final = frozenset(
+    (
+        "cbitpos",
+        "reduced-phys-bits",
+        "policy",
+        "kernel-hashes",
+        "host-data",
+        "id-block",
+        "id-auth",
+        "author-key-enabled",
+    )
+)
+"""What the object ``sev-snp-guest`` must have. All of it has been there under these names since QEMU 9.1."""
 _CBIT_RANGE: Final = range(32, 64)
 
 
@@ -44,6 +60,16 @@ class IdBlock:
                     expected=f"{size} bytes",
                     found=f"{len(value)} bytes",
                 )
+
+    @property
+    def measurement(self) -> bytes:
+        """The only launch digest (48 bytes) with which the firmware finishes the launch."""
+        return self.block[:48]
+
+    @property
+    def policy(self) -> int:
+        """The only guest policy with which the firmware accepts the block."""
+        return int.from_bytes(self.block[88:96], "little")
 
 
 @dataclass(frozen=True)
@@ -84,6 +110,13 @@ class SnpLaunch:
         if "\0" in self.cmdline:
             raise SnpError("launch.cmdline", "the command line contains a NUL; QEMU would cut it there")
         check_policy(self.policy, allow_debug=self.allow_debug)
+        if self.id_block is not None and self.id_block.policy != self.policy:
+            raise SnpError(
+                "launch.id_block",
+                "the ID block is for another guest policy",
+                expected=f"{self.policy:#x}",
+                found=f"{self.id_block.policy:#x}",
+            )
 
 
 def check_policy(policy: int, *, allow_debug: bool = False) -> None:
@@ -143,23 +176,43 @@ def _memory_object(memory_mib: int) -> str:
     return json.dumps(properties, separators=(",", ":"))
 
 
-MACHINE: Final = (
-    "q35,accel=kvm,kernel-irqchip=split,vmport=off,smm=off,confidential-guest-support=sev0,memory-backend=ram1"
+_MACHINE: Final = (
+    "q35,accel=kvm,kernel-irqchip=split,smm=off,vmport=off,confidential-guest-support=sev0,memory-backend=ram1"
 )
+# What q35 brings unasked and a Linux guest without a screen does not use. Not every QEMU has every switch.
+_UNUSED: Final = ("sata", "smbus", "usb", "i8042", "graphics")
 
 
-def qemu_arguments(launch: SnpLaunch) -> list[str]:
+def machine(qemu: Qemu) -> str:
+    """The value of ``-machine``: SMM is impossible with SNP, and every device left out is one that cannot lie."""
+    return ",".join([_MACHINE, *(f"{name}=off" for name in _UNUSED if name in qemu.machine_properties)])
+
+
+def check_qemu(launch: SnpLaunch, qemu: Qemu) -> None:
+    """Refuse a QEMU that cannot launch this. Raises SnpError ``launch.qemu``."""
+    if qemu.version < MIN_QEMU:
+        raise SnpError("launch.qemu", "this QEMU is too old", expected="9.1 or later", found=qemu.name)
+    missing = REQUIRED_PROPERTIES - qemu.snp_properties
+    if missing:
+        raise SnpError("launch.qemu", f"{qemu.name}: sev-snp-guest lacks {', '.join(sorted(missing))}")
+    if launch.vcpu_type not in qemu.cpu_models:
+        raise SnpError("launch.qemu", f"{qemu.name} has no CPU model {launch.vcpu_type}")
+
+
+def qemu_arguments(launch: SnpLaunch, qemu: Qemu) -> list[str]:
     """Machine, processor, memory, the SNP object and direct boot; devices, QMP and consoles are the caller's.
 
     The caller must not add memory or vCPU hotplug, a vIOMMU, pflash, or ``iommu_platform=off`` on any device.
+    Raises SnpError ``launch.qemu``.
     """
+    check_qemu(launch, qemu)
     return [
         "-nodefaults",
         "-no-user-config",
         # A reset guest is another guest (new REPORT_ID, no state); QEMU 11 would rebuild it silently.
         "-no-reboot",
         "-machine",
-        MACHINE,
+        machine(qemu),
         "-cpu",
         launch.vcpu_type,
         "-smp",

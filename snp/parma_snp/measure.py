@@ -123,12 +123,26 @@ def measurement_table(
     *,
     vcpu_types: Iterable[str] = (DEFAULT_VCPU_TYPE,),
     vcpu_counts: Iterable[int] = VCPU_COUNTS,
+    guest_features: int = GUEST_FEATURES,
 ) -> list[Measurement]:
     """The measurement for every shape; what a release publishes. Raises SnpError of the ``measure`` family."""
     shared = firmware_digest(firmware)
     counts = tuple(vcpu_counts)
     return [
-        Measurement(model, count, digest_of(firmware, kernel, initrd, cmdline, count, model, firmware_digest=shared))
+        Measurement(
+            model,
+            count,
+            digest_of(
+                firmware,
+                kernel,
+                initrd,
+                cmdline,
+                count,
+                model,
+                guest_features=guest_features,
+                firmware_digest=shared,
+            ),
+        )
         for model in vcpu_types
         for count in counts
     ]

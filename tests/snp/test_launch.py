@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 
 from parma_snp.errors import SnpError
-from parma_snp.launch import IdBlock, SnpLaunch, check_firmware_size, qemu_arguments, snp_object
+from parma_snp.host import ThisHost
+from parma_snp.launch import (
+    REQUIRED_PROPERTIES,
+    IdBlock,
+    SnpLaunch,
+    check_firmware_size,
+    machine,
+    qemu_arguments,
+    snp_object,
+)
+from parma_snp.qemu import ARGUMENTS, QUESTIONS, Qemu, understand
 
 POLICY_HASH = hashlib.sha256(b"package policy\n").digest()
 LAUNCH = SnpLaunch(
@@ -28,7 +38,19 @@ LAUNCH = SnpLaunch(
     vcpus=2,
     memory_mib=512,
 )
-ID_BLOCK = IdBlock(bytes(96), bytes(4096), author_key=True)
+ID_BLOCK = IdBlock(bytes(88) + (0x30000).to_bytes(8, "little"), bytes(4096), author_key=True)
+MACHINE = (
+    *("kernel-irqchip=split", "smm=off", "vmport=off", "confidential-guest-support=sev0", "memory-backend=ram1"),
+    *("sata=off", "smbus=off", "usb=off", "i8042=off", "graphics=off"),
+)
+OBJECT = (
+    *('"qom-type":"sev-snp-guest"', '"id":"sev0"', '"cbitpos":51', '"reduced-phys-bits":1', '"policy":196608'),
+    *('"kernel-hashes":true', f'"host-data":"{base64.b64encode(POLICY_HASH).decode()}"'),
+    f'"id-block":"{base64.b64encode(ID_BLOCK.block).decode()}"',
+    *(f'"id-auth":"{base64.b64encode(ID_BLOCK.auth).decode()}"', '"author-key-enabled":true'),
+)
+SWITCHES = frozenset(("vmport", "smm", "sata", "smbus", "usb", "i8042", "graphics", "hpet", "pit"))
+QEMU = Qemu((10, 0, 2), REQUIRED_PROPERTIES, SWITCHES, frozenset(("EPYC-v4", "EPYC-Milan")))
 
 
 def properties(launch: SnpLaunch) -> dict[str, Any]:
@@ -42,7 +64,7 @@ def test_host_data_is_standard_base64_of_the_hash() -> None:
 
 
 def test_kernel_hashes_are_on_and_there_is_a_kernel() -> None:
-    arguments = qemu_arguments(LAUNCH)
+    arguments = qemu_arguments(LAUNCH, QEMU)
     assert properties(LAUNCH)["kernel-hashes"] is True
     assert arguments[arguments.index("-kernel") + 1] == "/image/vmlinuz"
     assert arguments[arguments.index("-initrd") + 1] == "/image/initrd.img"
@@ -50,7 +72,7 @@ def test_kernel_hashes_are_on_and_there_is_a_kernel() -> None:
 
 
 def test_guest_cannot_be_reset_grown_or_given_other_firmware() -> None:
-    arguments = qemu_arguments(LAUNCH)
+    arguments = qemu_arguments(LAUNCH, QEMU)
     assert "-no-reboot" in arguments
     assert "-nodefaults" in arguments
     assert arguments[arguments.index("-smp") + 1] == "2,maxcpus=2"
@@ -58,6 +80,92 @@ def test_guest_cannot_be_reset_grown_or_given_other_firmware() -> None:
     assert arguments[arguments.index("-bios") + 1] == "/image/OVMF.amdsev.fd"
     assert "smm=off" in arguments[arguments.index("-machine") + 1]
     assert "confidential-guest-support=sev0" in arguments[arguments.index("-machine") + 1]
+
+
+def test_whole_command_line() -> None:
+    """Word for word: whatever is added here is added to what the guest must distrust."""
+    assert qemu_arguments(replace(LAUNCH, id_block=ID_BLOCK), QEMU) == [
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        "-machine",
+        ",".join(["q35", "accel=kvm", *MACHINE]),
+        *("-cpu", "EPYC-v4", "-smp", "2,maxcpus=2", "-m", "512M"),
+        "-object",
+        '{"qom-type":"memory-backend-memfd","id":"ram1","size":536870912,"share":true,"prealloc":false}',
+        "-object",
+        "{" + ",".join(OBJECT) + "}",
+        *("-bios", "/image/OVMF.amdsev.fd", "-kernel", "/image/vmlinuz", "-initrd", "/image/initrd.img"),
+        *("-append", "console=ttyS0 parma.tee=snp"),
+    ]
+
+
+@pytest.mark.parametrize("version", [(9, 1, 0), (9, 2, 4), (10, 0, 2), (10, 2, 2), (11, 1, 3)])
+def test_every_supported_version_is_launched(version: tuple[int, int, int]) -> None:
+    assert qemu_arguments(LAUNCH, replace(QEMU, version=version)) == qemu_arguments(LAUNCH, QEMU)
+
+
+def test_switches_that_a_qemu_does_not_have_are_left_out() -> None:
+    """A build for servers may have no i8042 switch; and a new property that nobody asked for changes nothing."""
+    bare = replace(QEMU, machine_properties=frozenset(("sata", "igvm-cfg")))
+    assert machine(bare).endswith("memory-backend=ram1,sata=off")
+
+
+@pytest.mark.parametrize(
+    "qemu",
+    [
+        replace(QEMU, version=(9, 0, 4)),
+        replace(QEMU, snp_properties=frozenset()),
+        replace(QEMU, snp_properties=REQUIRED_PROPERTIES - {"kernel-hashes"}),
+        replace(QEMU, cpu_models=frozenset(("qemu64",))),
+    ],
+    ids=["old", "no SNP", "no kernel-hashes", "no CPU model"],
+)
+def test_qemu_that_cannot_launch_it_is_refused(qemu: Qemu) -> None:
+    with pytest.raises(SnpError) as caught:
+        qemu_arguments(LAUNCH, qemu)
+    assert caught.value.code == "launch.qemu"
+
+
+def test_id_block_for_another_guest_policy_is_refused() -> None:
+    with pytest.raises(SnpError, match="another guest policy"):
+        replace(LAUNCH, id_block=ID_BLOCK, policy=0x3001F)
+
+
+def test_this_qemu_says_what_it_can_do() -> None:
+    qemu = find_qemu()
+    if qemu is None:
+        pytest.skip("no qemu-system-x86_64")
+    found = ThisHost(Path(qemu)).qemu()
+    assert found is not None
+    assert found.version >= (7, 0)
+    assert "EPYC-v4" in found.cpu_models
+    assert found.machine_properties >= SWITCHES
+    if found.version >= (9, 1):
+        assert found.snp_properties >= REQUIRED_PROPERTIES
+
+
+def test_qemu_without_snp_is_understood() -> None:
+    answers = [
+        '{"QMP": {"version": {}, "capabilities": []}}',
+        '{"return": {}, "id": 0}',
+        "qemu-system-x86_64: warning: something",
+        '{"return": {"qemu": {"micro": 1, "minor": 2, "major": 9}, "package": ""}, "id": 1}',
+        '{"error": {"class": "DeviceNotFound", "desc": "..."}, "id": 2}',
+        '{"return": [{"name": "sata", "type": "bool"}], "id": 3}',
+        '{"return": [{"name": "EPYC-v4"}], "id": 4}',
+        '{"timestamp": {}, "event": "SHUTDOWN"}',
+    ]
+    found = understand("\n".join(answers))
+    assert found == Qemu((9, 2, 1), frozenset(), frozenset(("sata",)), frozenset(("EPYC-v4",)))
+
+
+@pytest.mark.parametrize("output", ["", "sh: qemu: not found", "[]", "1", '{"id": 1, "return": {"qemu": "10"}}'])
+def test_what_is_no_qemu_is_not_understood(output: str) -> None:
+    assert understand(output) is None
+
+
+def test_questions_are_one_json_object_a_line() -> None:
+    assert [json.loads(line)["execute"] for line in QUESTIONS.splitlines()][-1] == "quit"
+    assert "-nodefaults" in ARGUMENTS
 
 
 def test_default_policy_is_what_kvm_accepts_without_debug() -> None:
@@ -137,7 +245,7 @@ def run_qemu(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("launch", [LAUNCH, replace(LAUNCH, id_block=ID_BLOCK)], ids=["plain", "id block"])
 def test_qemu_accepts_the_object(launch: SnpLaunch) -> None:
-    arguments = qemu_arguments(launch)
+    arguments = qemu_arguments(launch, QEMU)
     values = [arguments[index + 1] for index, word in enumerate(arguments) if word == "-object"]
     done = run_qemu(*(word for value in values for word in ("-object", value)))
     assert done.returncode == 0, done.stderr
@@ -161,7 +269,7 @@ def test_qemu_reads_the_whole_command_line_up_to_the_missing_hardware(tmp_path: 
     launch = replace(
         LAUNCH, firmware=tmp_path / "firmware", kernel=tmp_path / "kernel", initrd=tmp_path / "initrd", memory_mib=128
     )
-    arguments = [word.replace("accel=kvm", "accel=tcg") for word in qemu_arguments(launch)]
+    arguments = [word.replace("accel=kvm", "accel=tcg") for word in qemu_arguments(launch, QEMU)]
     done = subprocess.run(
         [qemu, *arguments, "-display", "none"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
     )

@@ -20,8 +20,9 @@ from sevsnpmeasure.vcpu_types import CPU_SIGS
 from sevsnpmeasure.vmsa import VMSA
 
 from parma_snp import idblock
-from parma_snp.launch import IdBlock, SnpLaunch, qemu_arguments
+from parma_snp.launch import REQUIRED_PROPERTIES, IdBlock, SnpLaunch, qemu_arguments
 from parma_snp.measure import GUEST_FEATURES, launch_digest
+from parma_snp.qemu import Qemu
 from tests.snp import kvm_fake
 from tests.snp.kvm_fake import FakeKvm, Recording, Update, Vcpu
 
@@ -31,12 +32,12 @@ QEMU = PREFIX / "bin/qemu-system-x86_64"
 FIRMWARE = PREFIX / "share/OVMF.amdsev.fd"
 TRACE = ROOT.parent / "shared/vectors/snp/measurement/qemu-launch-trace.json"
 CMDLINE = "console=ttyS0"
+ASKED = Qemu((10, 0, 2), REQUIRED_PROPERTIES, frozenset(("sata", "i8042")), frozenset(CPU_SIGS))
 HOST_DATA = hashlib.sha256(b"package policy\n").digest()
 
-pytestmark = [
-    pytest.mark.skipif(bool(kvm_fake.missing()), reason=kvm_fake.missing() or "-"),
-    pytest.mark.skipif(not QEMU.exists(), reason="no QEMU in .dev: run ./dev setup"),
-]
+REASON = kvm_fake.missing() or ("" if QEMU.exists() else "no QEMU in .dev: run ./dev setup")
+needs_qemu = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
+pytestmark = needs_qemu
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +63,7 @@ def start(fake: FakeKvm, launch: SnpLaunch, record: Path, *, fail: str = "") -> 
     record.mkdir()
     told = f'"cbitpos":{launch.cbitpos}'
     # The one lie: this machine's processor has no such C-bit, and QEMU asks it.
-    arguments = [word.replace(told, f'"cbitpos":{fake.cbitpos}') for word in qemu_arguments(launch)]
+    arguments = [word.replace(told, f'"cbitpos":{fake.cbitpos}') for word in qemu_arguments(launch, ASKED)]
     return subprocess.run(
         [str(QEMU), "-L", str(PREFIX / "share/qemu"), "-display", "none", "-qmp", "stdio", *arguments],
         input='{"execute":"qmp_capabilities"}\n{"execute":"query-sev","id":"sev"}\n{"execute":"quit"}\n',

@@ -26,6 +26,7 @@ class Settings:
         self.qemu = PREFIX / "bin/qemu-system-x86_64"
         self.qemu_data_dir: Path | None = PREFIX / "share/qemu"
         self.vhost_device_vsock: Path | None = PREFIX / "bin/vhost-device-vsock"
+        self.id_block: Path | None = None
         self.setpriv = Path("/usr/bin/setpriv")
         self.python = Path(sys.executable)
         self.accelerator = "tcg"

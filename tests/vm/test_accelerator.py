@@ -101,9 +101,9 @@ def test_snp_never_falls_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(Unavailable, match="needs KVM"):
         bench.choose(tee="snp")
     bench.settings.accelerator = "auto"
+    # Whether KVM is there is for the SNP probes to say, by name; here it must only not become "tcg".
     monkeypatch.setattr(accelerator, "KVM", Path("/nowhere/kvm"))
-    with pytest.raises(Unavailable, match="needs KVM"):
-        bench.choose(tee="snp")
+    assert bench.choose(tee="snp") == "kvm"
 
 
 def test_a_probe_by_another_shim_is_waited_for_with_a_bound(bench: Bench) -> None:

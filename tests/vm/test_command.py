@@ -57,7 +57,13 @@ def test_kvm_without_snp() -> None:
 
 def test_snp_puts_its_own_machine_in_place_of_ours() -> None:
     snp = ["-machine", "q35,confidential-guest-support=sev0", "-append", "console=ttyS0 parma.tee=snp"]
-    assert qemu_arguments(spec(IMAGE, tee="snp"), WIRING, accelerator="kvm", data_dir=None, snp=snp) == COMMON + snp
+    shared = ",iommu_platform=on,disable-legacy=on"
+    devices = [f"virtio-scsi-pci,id=scsi0{shared}", f"vhost-vsock-pci,guest-cid=5,vhostfd=9{shared}"]
+    assert qemu_arguments(spec(IMAGE, tee="snp"), WIRING, accelerator="kvm", data_dir=None, snp=snp) == [
+        *COMMON[:-4],
+        *("-device", devices[0], "-device", devices[1]),
+        *snp,
+    ]
 
 
 @pytest.mark.parametrize(("tee", "snp"), [("snp", []), ("emulated", ["-machine", "x"]), ("none", ["-machine", "x"])])

@@ -25,7 +25,8 @@ from sevsnpmeasure.ovmf import OVMF
 from sevsnpmeasure.sev_hashes import SevHashes
 
 from parma_shim.vm.image import GuestImage, load_image
-from parma_snp.launch import MACHINE
+from parma_snp.host import ThisHost
+from parma_snp.launch import machine
 from parma_wire.limits import READY_LINE
 from tests.vm.support import PREFIX, ROOT
 
@@ -35,6 +36,7 @@ BOOT_SECONDS: Final = 100.0
 # EDK2's CpuDeadLoop ends in "pause; jmp back": where a firmware that refuses to go on stays for ever.
 DEAD_LOOP: Final = re.compile(rb"\xf3\x90\xeb[\x80-\xff]")
 SAMPLES: Final = 40
+SNP_ONLY: Final = ("accel=", "kernel-irqchip=", "confidential-guest-support=", "memory-backend=")
 
 pytestmark = [
     pytest.mark.e2e,
@@ -101,11 +103,18 @@ def boot(
     directory: Path, image: GuestImage, *, hashes: bytes | None, kernel: Path, initrd: Path, cmdline: str
 ) -> Iterator[Boot]:
     """QEMU as for an SNP guest but for the accelerator, the SNP object and the way the hash table gets there."""
-    machine = MACHINE.replace("accel=kvm", "accel=tcg").replace("confidential-guest-support=sev0,", "")
-    machine = machine.replace("kernel-irqchip=split,", "").replace(",memory-backend=ram1", "")
-    arguments = [str(PREFIX / "bin/qemu-system-x86_64"), "-L", str(PREFIX / "share/qemu")]
+    binary = PREFIX / "bin/qemu-system-x86_64"
+    qemu = ThisHost(binary).qemu()
+    assert qemu is not None
+    options = [word for word in machine(qemu).split(",") if not word.startswith(SNP_ONLY)]
+    arguments = [str(binary), "-L", str(PREFIX / "share/qemu")]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "none"]
-    arguments += ["-machine", machine, "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16"]
+    arguments += [
+        "-machine",
+        ",".join([*options, "accel=tcg"]),
+        "-cpu",
+        "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16",
+    ]
     arguments += ["-smp", "1", "-m", "512M", "-bios", str(image.firmware.path), "-serial", "stdio"]
     arguments += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", cmdline]
     if hashes is not None:

@@ -21,6 +21,7 @@ usage: ./dev TASK [ARGUMENTS]
   image DIR       build the guest image into DIR
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
   fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
+  docs            rewrite the tables in docs/ that are made from the code
   lint            ruff and mypy over everything
   setup           only the set-up that the other tasks do by themselves
   shell-env       print the variables with which to run the tools by hand

@@ -62,6 +62,12 @@ def task_vectors(arguments: list[str]) -> int:
     return vectors.main(arguments)
 
 
+def task_docs(_: list[str]) -> int:
+    from devtool import docs
+
+    return docs.main()
+
+
 def task_shell_env(_: list[str]) -> int:
     print(f"export PATH={paths.VENV}/bin:{paths.PREFIX}/bin:$PATH")
     return 0
@@ -76,6 +82,7 @@ TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
     "image": task_image,
     "vectors": task_vectors,
     "fuzz": task_fuzz,
+    "docs": task_docs,
     "shell-env": task_shell_env,
 }
 

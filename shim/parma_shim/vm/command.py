@@ -16,6 +16,9 @@ from parma_shim.vm.image import GuestImage
 from parma_wire.errors import Malformed
 
 SCSI_CONTROLLER: Final = "scsi0"
+# An SNP guest's devices may only reach the memory that it shares on purpose. QEMU has this as its default for
+# confidential guests; said aloud, it cannot be otherwise.
+_SHARED_MEMORY_ONLY: Final = ",iommu_platform=on,disable-legacy=on"
 
 # AES-NI is left out: QEMU emulates it slowly, and the guest's generic code is faster under TCG.
 _TCG_CPU: Final = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16"
@@ -61,12 +64,21 @@ def qemu_arguments(
         *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
         *("-chardev", f"socket,id=monitor,fd={wiring.monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=console,fd={wiring.console}", "-serial", "chardev:console"),
-        *("-device", f"virtio-scsi-pci,id={SCSI_CONTROLLER}"),
-        *wiring.vsock,
+        *_devices(["-device", f"virtio-scsi-pci,id={SCSI_CONTROLLER}", *wiring.vsock], spec.tee),
     ]
     if data_dir is not None:
         arguments += ["-L", str(data_dir)]
     return [*arguments, *(snp or _machine(spec, accelerator))]
+
+
+def _devices(words: Sequence[str], tee: str) -> list[str]:
+    """Options, of which every ``-device`` is a virtio device."""
+    if tee != "snp":
+        return list(words)
+    return [
+        word + _SHARED_MEMORY_ONLY if before == "-device" else word
+        for before, word in zip(("", *words), words, strict=False)
+    ]
 
 
 def _machine(spec: VmSpec, accelerator: str) -> list[str]:

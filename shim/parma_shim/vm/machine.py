@@ -243,7 +243,8 @@ class VirtualMachine:
             self.monitor.negotiate(deadline=deadline)
         except ParmaError as error:
             if self._exited.wait(1.0):
-                raise Unavailable(f"QEMU did not start{self.last_words()}") from error
+                words = self.last_words()
+                raise Unavailable(f"QEMU did not start{words}", hint=_explanation(words)) from error
             raise
 
     def last_words(self) -> str:
@@ -351,6 +352,14 @@ def _write_state(directory: Path, header: str, pids: list[int]) -> None:
         raise Unavailable(f"cannot write {temporary}: {error.strerror}") from error
 
 
+def _explanation(last_words: str) -> str:
+    """What is known about a message of QEMU, imported only now that there is one."""
+    from parma_snp.failures import explain
+
+    known = explain(last_words)
+    return f"{known.meaning} {known.fix}" if known else ""
+
+
 def _snp_arguments(spec: VmSpec, settings: VmSettings, deadline: float) -> list[str]:
     """The part of the command line that only tee = "snp" has, made where the libraries for it do not stay."""
     image = spec.image
@@ -361,6 +370,8 @@ def _snp_arguments(spec: VmSpec, settings: VmSettings, deadline: float) -> list[
         "initrd": str(image.initrd.path),
         "cmdline": image.command_line(spec.tee),
         "host_data": spec.host_data.hex(),
+        "measurement": image.measurement(spec.tee, spec.vcpus).hex(),
+        "id_block": str(settings.id_block or ""),
         "vcpus": spec.vcpus,
         "memory_mib": spec.memory_mib,
     }

@@ -23,6 +23,10 @@ class VmSettings(Protocol):
         """The vhost-user vsock device, for hosts without /dev/vhost-vsock."""
 
     @property
+    def id_block(self) -> Path | None:
+        """File of signed ID blocks for tee = "snp", or None to launch without."""
+
+    @property
     def setpriv(self) -> Path:
         """util-linux's setpriv, which sets the parent-death signal."""
 
