@@ -15,6 +15,7 @@ from parma_wire.errors import ParmaError
 
 _ROOMS: Final[dict[str, tuple[str, str]]] = {
     "policy": ("parma_policy.cli", "add_policy_commands"),
+    "fragment": ("parma_policy.commands.fragment", "add_fragment_commands"),
     "verify": ("parma_snp.cli", "add_snp_commands"),
     "measure": ("parma_snp.measure_cli", "add_measure_commands"),
     "id-block": ("parma_snp.measure_cli", "add_measure_commands"),

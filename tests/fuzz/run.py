@@ -17,7 +17,7 @@ from typing import Final
 from tests.fuzz import harness
 
 CORPUS: Final = Path(__file__).resolve().parents[2] / ".dev" / "fuzz"
-_OURS: Final = ["parma_guest", "parma_policy", "parma_snp", "parma_wire", "cose", "ttrpc"]
+_OURS: Final = ["parma_guest", "parma_policy", "parma_snp", "parma_wire", "parma_cose", "ttrpc"]
 _MAX_LENGTH: Final = 16_384
 _SECONDS_FOR_ONE: Final = 20
 
