@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parma_cose import cbor, did, envelope, headers, sign1
-from parma_cose.cbor import Tag
+from parma_cose.cbor import Label, Tag
 from parma_cose.errors import CoseError
 from parma_cose.keys import read_key_set, read_trust_list
 from parma_cose.receipts import MAX_PATH, Receipt
@@ -49,7 +49,10 @@ def rebuilt(*, protected: Any = None, unprotected: Any = None, payload: Any = No
 def with_proof(**changes: Any) -> bytes:
     proof = Receipt.parse(receipt()).proofs[0]
     leaf = [proof.transaction_hash, proof.evidence, proof.data_hash]
-    members = {1: changes.get("leaf", leaf), 2: changes.get("path", [list(step) for step in proof.path])}
+    members: dict[Label, Any] = {
+        1: changes.get("leaf", leaf),
+        2: changes.get("path", [list(step) for step in proof.path]),
+    }
     return rebuilt(unprotected={headers.VDP: {-1: [cbor.encode({**members, **changes.get("more", {})})]}})
 
 
