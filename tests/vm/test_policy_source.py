@@ -36,7 +36,7 @@ def test_without_annotations_there_is_none() -> None:
     parser = argparse.ArgumentParser()
     add_policy_commands(parser.add_subparsers())
     assert words[0] == "parma"
-    assert parser.parse_args(words[1:]).image == "IMAGE"  # the hint is a command that exists
+    assert parser.parse_args(words[1:]).image == ["IMAGE"]  # the hint is a command that exists
 
 
 def test_an_empty_policy_is_denied() -> None:
