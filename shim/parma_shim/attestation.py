@@ -2,10 +2,12 @@
 """Keeps a group's attested-policy status up to date, in the background.
 
 Each round asks the guest for a report over fresh random data and has a helper process verify it, write the status
-document and label the containers. Rounds never overlap; a request during a round leads to one more. Nothing here
-delays or fails a container: who trusts this status trusts the host, and a relying party verifies for itself.
+document and label the containers. The first round runs while the first container is being created; later ones follow
+each change of the group. Rounds never overlap; a request during a round leads to one more. What cannot be verified, for
+whatever reason, is shown as failed. Who trusts this status trusts the host; a relying party verifies for itself.
 
-Lock contract: ``_lock`` guards the fields; nothing is waited for under it.
+Lock contract: ``_changed`` guards the fields; only :meth:`Attester.require` waits on it, and nothing else is waited for
+under it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import binascii
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,15 +25,18 @@ from parma_shim.guest import NONCE_SIZE
 from parma_shim.helpers.call import Helper
 from parma_shim.vm import files
 from parma_shim.vm.session import Session
+from parma_wire.errors import DeadlineExceeded, ParmaError, Unverified
 
 TOPIC_ATTESTED: Final = "/parma/attested"
 TOPIC_DENIED: Final = "/parma/denied"
 TOPIC_PERMISSIVE: Final = "/parma/permissive"
 
 _HELPER_SECONDS: Final = 60.0
+_RELEASE_SECONDS: Final = 3.0
 _ATTESTED: Final = "attested"
-_DENIED: Final = "denied"
-_PERMISSIVE: Final = "permissive"
+_FAILED: Final = "failed"
+_REQUIRED: Final = "required"
+_TOPICS: Final = {_ATTESTED: TOPIC_ATTESTED, _FAILED: TOPIC_DENIED, "permissive": TOPIC_PERMISSIVE}
 
 Publish = Callable[[str, Mapping[str, Any]], None]
 """Topic and a summary of the status: see :attr:`Attester.status`."""
@@ -50,8 +55,10 @@ class Attester:
         grpc_address: str,
         log: Callable[[str], None],
         publish: Publish | None,
+        socket_path: str = "",
         start_helper: Callable[..., Helper] = Helper,
     ) -> None:
+        """``socket_path`` is where the shim answers ``parma evidence``; the last one is for tests."""
         self._config: Final = config
         self._group_id: Final = group_id
         self._namespace: Final = namespace
@@ -59,11 +66,13 @@ class Attester:
         self._grpc_address: Final = grpc_address
         self._log: Final = log
         self._publish: Final = publish
+        self._socket_path: Final = socket_path
         self._start_helper: Final = start_helper
-        self._lock: Final = threading.Lock()
+        self._changed: Final = threading.Condition()
         self._session: Session | None = None
         self._helper: Helper | None = None
         self._containers: list[str] = []
+        self._released: list[str] = []
         self._wanted = False
         self._thread: threading.Thread | None = None
         self._summary: dict[str, Any] = {}
@@ -72,47 +81,109 @@ class Attester:
     def status(self) -> dict[str, Any]:
         """The last verdict: ``verdict``, ``reason``, ``tee``, ``emulated``, ``permissive``, ``policy_sha256``, ...
 
-        Empty before the first. The whole document, evidence included, is in the file ``status.json``.
+        Empty before the first.
         """
-        with self._lock:
+        with self._changed:
             return dict(self._summary)
 
+    @property
+    def document(self) -> str:
+        """The whole status document (``parma_snp.status``), evidence included; empty before the first."""
+        try:
+            return (self._directory / files.STATUS).read_text()
+        except OSError:
+            return ""
+
     def attach(self, session: Session, policy: bytes) -> None:
-        """From now on this VM is asked. The policy is part of the evidence and kept in a file, not in memory."""
+        """From now on this VM is asked, for the first time at once.
+
+        The policy is part of the evidence and kept in a file, not in memory.
+        """
         try:
             _write_private(self._directory / files.POLICY, policy)
         except OSError as error:
             self._log(f"cannot keep the policy for the status: {error}")
-        with self._lock:
+        with self._changed:
             self._session = session
+            self._summary = {}
+        self.refresh()
 
-    def set_containers(self, containers: list[str]) -> None:
-        """containerd's ids of the group's containers: who gets labels."""
-        with self._lock:
-            self._containers = containers
+    def set_containers(self, containers: Sequence[str]) -> None:
+        """containerd's ids of the group's containers: who gets labels. Those that have left are told so."""
+        with self._changed:
+            gone = [name for name in self._containers if name not in containers]
+            self._released = [name for name in (*self._released, *gone) if name not in containers]
+            self._containers = list(containers)
 
     def refresh(self) -> None:
         """Ask for a round. Returns at once."""
-        with self._lock:
+        with self._changed:
             self._wanted = self._session is not None
             if self._wanted and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="attest", daemon=True)
                 self._thread.start()
 
+    def require(self, *, deadline: float | None) -> None:
+        """Return once the VM's evidence has verified; at once where the configuration does not want that.
+
+        Raises Unverified, with the reason, when it does not verify or the VM is gone; DeadlineExceeded.
+        """
+        if self._config.attestation != _REQUIRED:
+            return
+        end = time.monotonic() + _HELPER_SECONDS + self._config.call_timeout
+        with self._changed:
+            known = self._changed.wait_for(
+                lambda: self._summary or self._session is None,
+                (end if deadline is None else min(deadline, end)) - time.monotonic(),
+            )
+            summary = dict(self._summary)
+        if not known:
+            raise DeadlineExceeded("the VM's evidence is still being verified")
+        if not summary:
+            raise Unverified("the VM has ended before its evidence was verified")
+        if summary["verdict"] == _FAILED:
+            raise Unverified(
+                f"the VM's evidence does not verify: {summary['reason']}",
+                hint="attestation = 'reported' in the configuration starts containers all the same",
+            )
+
     def detach(self) -> None:
         """Stop and wait until nothing is under way any more: the VM and its directory are about to go."""
-        with self._lock:
+        with self._changed:
             self._session = None
             self._wanted = False
             helper, thread = self._helper, self._thread
+            self._changed.notify_all()
         if helper is not None:
             helper.abort()
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._config.call_timeout)
 
+    def release(self) -> Callable[[], None]:
+        """Begin to tell all containers that they have left the VM; the function returned waits for it, not long.
+
+        After :meth:`detach`.
+        """
+        with self._changed:
+            released = [*self._released, *self._containers]
+            self._released, self._containers = [], []
+        if not released or not self._grpc_address:
+            return lambda: None
+        request = {"released": released, "address": self._grpc_address, "namespace": self._namespace}
+        thread = threading.Thread(target=self._tell, args=(request,), name="release", daemon=True)
+        thread.start()
+        return lambda: thread.join(_RELEASE_SECONDS)
+
+    def _tell(self, request: Mapping[str, object]) -> None:
+        try:
+            helper = self._start_helper(self._config.python, "attest")
+            self._write_log(helper.exchange(request, deadline=time.monotonic() + _RELEASE_SECONDS))
+        except ParmaError as error:
+            self._log(f"labels of containers that are gone may be old: {error}")
+
     def _run(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
                 session = self._session if self._wanted else None
                 self._wanted = False
                 if session is None:
@@ -121,40 +192,61 @@ class Attester:
             try:
                 self._round(session)
             except Exception as error:  # noqa: BLE001  # the next round must be possible whatever happened in this one
-                if session.machine.alive:
-                    self._log(f"no attested-policy status: {error}")
+                self._fail(session, error)
 
     def _round(self, session: Session) -> None:
         nonce = os.urandom(NONCE_SIZE)
         report = session.guest.evidence(nonce)
-        with self._lock:
+        evidence = {"report": binascii.b2a_base64(report, newline=False).decode(), "nonce": nonce.hex()}
+        self._judge(session, evidence)
+
+    def _fail(self, session: Session, error: Exception) -> None:
+        """No evidence, or nobody to verify it: the last status would claim what nobody knows any more."""
+        if not session.machine.alive:
+            self._take(session, {"verdict": _FAILED, "reason": "the VM has ended"}, publish=False)
+            return
+        self._log(f"the VM's evidence cannot be verified: {error}")
+        try:
+            self._judge(session, {"failure": str(error)})
+        except Exception as again:  # noqa: BLE001  # as in _run
+            self._log(f"no attested-policy status can be written: {again}")
+            (self._directory / files.STATUS).unlink(missing_ok=True)
+            self._take(session, {"verdict": _FAILED, "reason": str(error), "tee": session.machine.spec.tee})
+
+    def _judge(self, session: Session, evidence: Mapping[str, str]) -> None:
+        """Have the helper verify and write; nothing when the VM is no longer ours to ask."""
+        with self._changed:
             if self._session is not session:
                 return
-            request = self._request(session, nonce, report)
+            request = {**self._request(session), **evidence}
+            self._released = []
             self._helper = helper = self._start_helper(self._config.python, "attest")
         try:
             answer = helper.exchange(request, deadline=time.monotonic() + _HELPER_SECONDS)
         finally:
-            with self._lock:
+            with self._changed:
                 self._helper = None
-        self._take(answer)
+        self._write_log(answer)
+        self._take(session, dict(answer.get("summary") or {}))
 
-    def _request(self, session: Session, nonce: bytes, report: bytes) -> dict[str, Any]:
+    def _request(self, session: Session) -> dict[str, Any]:
         config, spec = self._config, session.machine.spec
         measurement = spec.image.measurement(spec.tee, spec.vcpus).hex() if spec.tee != "none" else ""
         return {
             "tee": spec.tee,
-            "report": binascii.b2a_base64(report, newline=False).decode(),
-            "nonce": nonce.hex(),
             "host_data": spec.host_data.hex(),
             "measurement": measurement,
+            "minimum_tcb": config.minimum_tcb,
             "certificates": str(config.certificates or ""),
             "authority": str(config.data_dir / "emulated"),
+            "image_dir": str(config.image_dir),
             "directory": str(self._directory),
             "address": self._grpc_address,
+            "socket": self._socket_path,
             "namespace": self._namespace,
             "group": self._group_id,
             "containers": self._containers,
+            "released": self._released,
             "boot": session.timings,
             "guest_version": session.greeting.version,
             "image_version": spec.image.version,
@@ -163,16 +255,19 @@ class Attester:
             "vsock_cid": session.machine.vsock_cid,
         }
 
-    def _take(self, answer: Mapping[str, Any]) -> None:
-        summary = dict(answer.get("summary") or {})
+    def _write_log(self, answer: Mapping[str, Any]) -> None:
         for line in answer.get("log") or []:
             self._log(str(line))
-        with self._lock:
+
+    def _take(self, session: Session, summary: dict[str, Any], *, publish: bool = True) -> None:
+        with self._changed:
+            if self._session is not session:
+                return
             changed = summary != self._summary
             self._summary = summary
-        topics = {_ATTESTED: TOPIC_ATTESTED, _DENIED: TOPIC_DENIED, _PERMISSIVE: TOPIC_PERMISSIVE}
-        topic = topics.get(str(summary.get("verdict")))
-        if changed and topic is not None and self._publish is not None:
+            self._changed.notify_all()
+        topic = _TOPICS.get(str(summary.get("verdict")))
+        if publish and changed and topic is not None and self._publish is not None:
             self._publish(topic, summary)
 
 

@@ -17,12 +17,14 @@ _ROOMS: Final[dict[str, tuple[str, str]]] = {
     "policy": ("parma_policy.cli", "add_policy_commands"),
     "fragment": ("parma_policy.commands.fragment", "add_fragment_commands"),
     "verify": ("parma_snp.cli", "add_snp_commands"),
+    "certificates": ("parma_snp.cli", "add_snp_commands"),
     "measure": ("parma_snp.measure_cli", "add_measure_commands"),
     "id-block": ("parma_snp.measure_cli", "add_measure_commands"),
     "doctor": ("parma_shim.doctor.cli", "add_doctor_commands"),
     "image": ("parma_image.cli", "add_image_commands"),
     "status": ("parma_shim.status_cli", "add_status_commands"),
     "record": ("parma_shim.record_cli", "add_record_commands"),
+    "evidence": ("parma_shim.evidence_cli", "add_evidence_commands"),
 }
 """First word of the command -> module and function that add it (and what belongs to it) to the parser."""
 

@@ -49,7 +49,14 @@ class Config(NamedTuple):
     """``kvm``, ``tcg``, or ``auto``: KVM where a probe shows that it works."""
 
     certificates: Path | None = None
-    """With ``snp``: PEM file with the VCEK or VLEK certificate of this processor; without it the status is denied."""
+    """With ``snp``: this processor's VCEK or VLEK certificate, as ``parma certificates`` writes it, or the cloud's
+    host-amd-cert document; without it no evidence verifies on this host."""
+
+    minimum_tcb: str = ""
+    """Lowest firmware levels that this host's status accepts (``snp=24,ucode=219``); empty for the built-in table."""
+
+    attestation: str = "required"
+    """``required``: no container starts in a VM whose evidence does not verify; ``reported``: the status says so."""
 
     id_block: Path | None = None
     """With ``snp``: file of signed ID blocks (``parma id-block make``); then nothing else is launched."""
@@ -93,6 +100,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "task_api": ("auto", "2", "3"),
     "accelerator": ("auto", "kvm", "tcg"),
     "scratch": ("encrypted", "memory"),
+    "attestation": ("required", "reported"),
 }
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "memory_mib": (128, 1 << 24),
@@ -261,11 +269,22 @@ def _check(key: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or not low <= value <= high:
             raise ValueError(f"a number from {low} to {high}")
         return float(value) if real else value
+    if key == "minimum_tcb":
+        return _levels(value)
     if key in ("policy_dirs", "fragment_dirs"):
         if not isinstance(value, list):
             raise ValueError("a list of absolute paths")
         return tuple(map(_path, value))
     return None if key in _OPTIONAL_PATHS and value == "" else _path(value)
+
+
+def _levels(value: object) -> str:
+    """The form only: ``parse_levels`` of ``parma_snp.expected``, which the daemon does not load, knows the names."""
+    levels = [part.partition("=") for part in value.split(",")] if isinstance(value, str) and value else []
+    well_formed = all(name.strip().isalpha() and level.strip().isdecimal() for name, _, level in levels)
+    if not isinstance(value, str) or not well_formed:
+        raise ValueError("patch levels such as snp=24,ucode=219, or nothing")
+    return value
 
 
 def _path(value: object) -> Path:

@@ -98,7 +98,9 @@ class Daemon:
         from parma_shim.api import task_pb2
         from parma_shim.events import Publisher
         from parma_shim.task.environment import Environment
+        from parma_shim.task.evidence import EvidenceService
         from parma_shim.task.service import TaskService
+        from parma_wire import guest_pb2
 
         self._boot = boot
         self._log = log
@@ -122,6 +124,8 @@ class Daemon:
         descriptor = task_pb2.DESCRIPTOR.services_by_name["Task"]
         self._server.register(descriptor, service)
         self._server.register_alias("containerd.task.v2.Task", descriptor, service)
+        evidence = guest_pb2.DESCRIPTOR.services_by_name["HostEvidence"]
+        self._server.register(evidence, EvidenceService(self._env))
         self._write_state()
 
     def serve(self, listener: socket.socket) -> None:
@@ -188,6 +192,7 @@ class Daemon:
             log=self._log,
             executor=self._loop,
             publish=self._publish_status,
+            socket_path=self._socket_path,
         )
 
     def _directory(self) -> str:

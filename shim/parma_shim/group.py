@@ -76,6 +76,7 @@ class ContainerGroup:
         log: Log,
         executor: Executor = on_spawn_thread,
         publish: Publish | None = None,
+        socket_path: str = "",
         boot_session: Callable[..., Session] = boot,
         start_layers: Callable[..., LayerSource] = LayerJob,
     ) -> None:
@@ -105,6 +106,7 @@ class ContainerGroup:
             grpc_address=grpc_address,
             log=log,
             publish=publish,
+            socket_path=socket_path,
         )
 
     # What the task service asks while containers run; none of it waits.
@@ -128,8 +130,17 @@ class ContainerGroup:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The attested-policy status document; empty before there is one."""
+        """A summary of the attested-policy status; empty before there is one."""
         return self._attester.status
+
+    @property
+    def status_document(self) -> str:
+        """The attested-policy status with its evidence, JSON; empty before there is one."""
+        return self._attester.document
+
+    def require_attested(self, *, deadline: float | None) -> None:
+        """Wait until the VM's evidence has verified, if the configuration wants that. Raises Unverified."""
+        self._attester.require(deadline=deadline)
 
     def open_stream_connection(self) -> ttrpc.Client:
         """A connection for one process's streams; the caller closes it."""
@@ -191,6 +202,7 @@ class ContainerGroup:
             with self._lock:
                 del self._containers[container_id]
             self._attester.set_containers(list(self._containers))
+            self._attester.refresh()
 
     def shutdown(self) -> None:
         """End the group: power off, with a short deadline, then kill; no process, socket or file is left. Idempotent.
@@ -203,9 +215,11 @@ class ContainerGroup:
                 raise DeadlineExceeded("the group is still being set up")
         try:
             self._attester.detach()
+            wait_until_told = self._attester.release()
             session = self._session
             if session is not None:
                 session.end(orderly=True)
+            wait_until_told()
             with self._lock:
                 self._session = self._machine = None
                 self._containers.clear()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``parma status ID``: the attested-policy status of the VM that a container runs in.
 
-Read from the VM's directory below ``state_dir``; containerd is not asked. Exit status: 0 attested, 1 denied, permissive
-or unattested, 2 no such container, or no status of it yet.
+Read from the VM's directory below ``state_dir``; containerd is not asked. Exit status: 0 attested, 1 failed,
+permissive or unattested, 2 no such container, or no status of it yet.
 """
 
 from __future__ import annotations

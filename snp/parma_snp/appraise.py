@@ -1,115 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a genuine report the one the relying party wants? Strict unless asked otherwise.
+"""Is a genuine report the one the relying party wants? One appraisal for each thing that can be wanted.
 
-A signature only proves that some SNP machine runs some VM. What that VM is follows from MEASUREMENT, under which
-policy it runs from HOST_DATA, and that the answer is fresh from REPORT_DATA. These three have no default; whoever does
-not want to check one has to write :data:`UNCHECKED`, and the verdict says so.
+Pure functions of the report and of :class:`parma_snp.expected.Expected`. An appraisal is always made, also when nothing
+is demanded, so that an explained verdict shows what the report says.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from functools import cache
-from importlib import resources
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from parma_snp import report as abi
 from parma_snp.errors import SnpError
-from parma_snp.report import Product, Report
+from parma_snp.expected import Expected, Unchecked, default_minimum_tcb
+from parma_snp.report import Product, Report, TcbName
 
-
-class Unchecked(Enum):
-    """The type of :data:`UNCHECKED`, of which there is one value."""
-
-    UNCHECKED = "unchecked"
-
-
-UNCHECKED: Final = Unchecked.UNCHECKED
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a relying party demands of a report. Bytes are compared whole.
-
-    ``host_data`` 32 bytes, SHA-256 of the policy. ``measurement`` 48 bytes or several acceptable ones. ``report_data``
-    64 bytes, of the relying party's choice and never used before. ``vmpl`` 0..3. ``min_tcb`` maps component names (fmc,
-    bl, tee, snp, ucode) to the lowest acceptable level of REPORTED_TCB; None takes the table shipped with this package.
-    ``vlek_csp_ids`` lists the cloud providers (CSP_ID) whose VLEK is accepted. ``platform_info_*`` and
-    ``launch_mitigations_required`` are bit masks. Key digests are SHA-384 of the 1028-byte key structure; an empty
-    tuple demands nothing.
-    """
-
-    host_data: bytes | Unchecked
-    measurement: bytes | tuple[bytes, ...] | Unchecked
-    report_data: bytes | Unchecked
-    vmpl: int | Unchecked = 0
-    allow_debug: bool = False
-    allow_migrate_ma: bool = False
-    allow_smt: bool = True
-    allow_provisional: bool = False
-    allow_masked_chip_id: bool = False
-    require_single_socket: bool = False
-    min_tcb: Mapping[str, int] | None = None
-    min_committed_tcb: Mapping[str, int] = field(default_factory=dict)
-    min_launch_tcb: Mapping[str, int] = field(default_factory=dict)
-    min_abi: tuple[int, int] | None = None
-    min_guest_svn: int = 0
-    min_report_version: int = 2
-    vlek_csp_ids: tuple[str, ...] | Unchecked = ()
-    image_id: bytes | None = None
-    family_id: bytes | None = None
-    report_id: bytes | None = None
-    chip_id: bytes | None = None
-    id_key_digests: tuple[bytes, ...] = ()
-    author_key_digests: tuple[bytes, ...] = ()
-    require_author_key: bool = False
-    platform_info_required: int = 0
-    platform_info_forbidden: int = 0
-    launch_mitigations_required: int = 0
-
-    def __post_init__(self) -> None:
-        _check_length("host_data", self.host_data, abi.HOST_DATA_SIZE)
-        _check_length("report_data", self.report_data, abi.REPORT_DATA_SIZE)
-        for digest in self.measurements or ():
-            _check_length("measurement", digest, abi.MEASUREMENT_SIZE)
-        if self.measurements == ():
-            raise SnpError("usage", "no acceptable measurement is given", hint="UNCHECKED accepts any")
-        for minimum in (self.min_tcb or {}, self.min_committed_tcb, self.min_launch_tcb):
-            if unknown := set(minimum) - set(abi.TCB_COMPONENTS):
-                raise SnpError(
-                    "usage",
-                    "unknown TCB component",
-                    expected=", ".join(abi.TCB_COMPONENTS),
-                    found=", ".join(sorted(unknown)),
-                )
-
-    @property
-    def measurements(self) -> tuple[bytes, ...] | None:
-        """The acceptable measurements; None when any will do."""
-        if isinstance(self.measurement, Unchecked):
-            return None
-        return self.measurement if isinstance(self.measurement, tuple) else (self.measurement,)
-
-    @property
-    def unchecked(self) -> tuple[str, ...]:
-        """The names of what the relying party chose not to check."""
-        names = ("host_data", "measurement", "report_data", "vmpl", "vlek_csp_ids")
-        return tuple(name for name in names if isinstance(getattr(self, name), Unchecked))
-
-
-def _check_length(name: str, value: bytes | Unchecked, size: int) -> None:
-    if not isinstance(value, Unchecked) and len(value) != size:
-        raise SnpError("usage", f"{name} has another length", expected=f"{size} bytes", found=f"{len(value)} bytes")
-
-
-@cache
-def default_minimum_tcb() -> Mapping[Product, Mapping[str, int]]:
-    """The dated table of lowest acceptable patch levels that comes with this package."""
-    document = json.loads(resources.files("parma_snp").joinpath("data", "minimum_tcb.json").read_text())
-    return {product: dict(document["products"][product]) for product in abi.PRODUCTS}
+_ANY: Final = "anything"
+_SHOWN_LEVELS: Final[tuple[TcbName, ...]] = ("reported", "committed", "launch")
 
 
 @dataclass(frozen=True)
@@ -122,12 +30,27 @@ class Subject:
     csp_id: str | None  # None for a VCEK
 
 
-Appraiser = Callable[[Subject, Expected], Iterator[SnpError]]
+class Finding(NamedTuple):
+    """The outcome of one appraisal. ``failures`` empty: passed."""
+
+    name: str
+    wanted: str
+    found: str
+    failures: tuple[SnpError, ...]
 
 
-def appraise(subject: Subject, expected: Expected) -> dict[str, tuple[SnpError, ...]]:
-    """Run every appraisal and return the failures of each by its name; empty tuples are passes. Pure."""
-    return {name: tuple(check(subject, expected)) for name, check in _APPRAISERS.items()}
+class _Appraisal(NamedTuple):
+    wanted: Callable[[Subject, Expected], str]
+    found: Callable[[Subject], str]
+    failures: Callable[[Subject, Expected], Iterator[SnpError]]
+
+
+def appraise(subject: Subject, expected: Expected) -> list[Finding]:
+    """Run every appraisal, in a fixed order."""
+    return [
+        Finding(name, entry.wanted(subject, expected), entry.found(subject), tuple(entry.failures(subject, expected)))
+        for name, entry in _APPRAISALS.items()
+    ]
 
 
 def _freshness(subject: Subject, expected: Expected) -> Iterator[SnpError]:
@@ -142,7 +65,7 @@ def _freshness(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         )
 
 
-def _identity(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+def _host_data(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     report = subject.report
     if not isinstance(expected.host_data, Unchecked) and report.host_data != expected.host_data:
         yield SnpError(
@@ -152,7 +75,11 @@ def _identity(subject: Subject, expected: Expected) -> Iterator[SnpError]:
             found=report.host_data.hex(),
             hint="HOST_DATA is the SHA-256 of the exact policy bytes",
         )
-    measurements = expected.measurements
+
+
+def _measurement(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+    """Named digests; a measurement that has to be endorsed is the business of ``parma_snp.verify``."""
+    measurements, report = expected.measurements, subject.report
     if measurements is not None and report.measurement not in measurements:
         yield SnpError(
             "appraise.measurement",
@@ -161,11 +88,32 @@ def _identity(subject: Subject, expected: Expected) -> Iterator[SnpError]:
             found=report.measurement.hex(),
             hint="vCPU count and model are part of the measurement; `parma measure --table` lists it for each shape",
         )
-    named = (("image_id", report.image_id), ("family_id", report.family_id), ("report_id", report.report_id))
-    for name, found in (*named, ("chip_id", report.chip_id)):
+
+
+def _wanted_measurement(_: Subject, expected: Expected) -> str:
+    if expected.endorser is not None:
+        return str(expected.endorser)
+    return _ANY if expected.measurements is None else " or ".join(value.hex() for value in expected.measurements)
+
+
+def _identity(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+    for name in _IDS:
+        found: bytes = getattr(subject.report, name)
         wanted: bytes | None = getattr(expected, name)
         if wanted is not None and found != wanted:
             yield SnpError(f"appraise.{name}", f"{name.upper()} differs", expected=wanted.hex(), found=found.hex())
+
+
+_IDS: Final = ("image_id", "family_id", "report_id", "chip_id")
+
+
+def _wanted_ids(_: Subject, expected: Expected) -> str:
+    wanted = [(name, getattr(expected, name)) for name in _IDS]
+    return ", ".join(f"{name.upper()} {value.hex()}" for name, value in wanted if value is not None) or _ANY
+
+
+def _found_ids(subject: Subject) -> str:
+    return ", ".join(f"{name.upper()} {getattr(subject.report, name).hex()}" for name in _IDS)
 
 
 def _privilege(subject: Subject, expected: Expected) -> Iterator[SnpError]:
@@ -173,8 +121,12 @@ def _privilege(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     if vmpl == abi.HOST_REQUESTED_VMPL:
         yield SnpError("appraise.vmpl", "the host asked for this report, not the guest", expected="a VMPL of 0..3")
     elif vmpl > 3 or (not isinstance(expected.vmpl, Unchecked) and vmpl != expected.vmpl):
-        wanted = "0..3" if isinstance(expected.vmpl, Unchecked) else str(expected.vmpl)
+        wanted = _wanted_vmpl(subject, expected)
         yield SnpError("appraise.vmpl", "the report was asked for at another VMPL", expected=wanted, found=str(vmpl))
+
+
+def _wanted_vmpl(_: Subject, expected: Expected) -> str:
+    return "0..3" if isinstance(expected.vmpl, Unchecked) else str(expected.vmpl)
 
 
 def _guest_policy(subject: Subject, expected: Expected) -> Iterator[SnpError]:
@@ -205,16 +157,32 @@ def _guest_policy(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         )
 
 
-def _firmware(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+def _wanted_guest_policy(_: Subject, expected: Expected) -> str:
+    flags = (("DEBUG", expected.allow_debug), ("MIGRATE_MA", expected.allow_migrate_ma), ("SMT", expected.allow_smt))
+    wanted = [f"no {name}" for name, allowed in flags if not allowed]
+    wanted += ["SINGLE_SOCKET"] if expected.require_single_socket else []
+    wanted += ["firmware ABI {}.{} or later".format(*expected.min_abi)] if expected.min_abi else []
+    return ", ".join(wanted) or _ANY
+
+
+def _minimum_tcb(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     report, product = subject.report, subject.product
-    default: Mapping[str, int] = {} if subject.emulated else default_minimum_tcb()[product]
-    minima = (
-        ("reported", expected.min_tcb if expected.min_tcb is not None else default, "appraise.min_tcb"),
+    reported = _reported_minimum(subject, expected)
+    if reported is None:
+        yield SnpError(
+            "appraise.min_tcb",
+            f"no minimum patch level is known for {product}",
+            expected="one that you choose, from AMD's security bulletins",
+            found=str(report.tcb("reported", product)),
+            hint="name the lowest that you accept: --min-tcb snp=N,ucode=N",
+        )
+    minima: tuple[tuple[TcbName, Mapping[str, int], str], ...] = (
+        ("reported", reported or {}, "appraise.min_tcb"),
         ("committed", expected.min_committed_tcb, "appraise.min_tcb"),
         ("launch", expected.min_launch_tcb, "appraise.min_launch_tcb"),
     )
     for which, minimum, code in minima:
-        tcb = report.tcb(which, product)  # type: ignore[arg-type]  # mypy widens the literals of the tuple
+        tcb = report.tcb(which, product)
         for component, least in minimum.items():
             level = tcb.component(component)
             if level is None or level < least:
@@ -225,6 +193,32 @@ def _firmware(subject: Subject, expected: Expected) -> Iterator[SnpError]:
                     found="none" if level is None else str(level),
                     hint="the host must update its firmware",
                 )
+
+
+def _reported_minimum(subject: Subject, expected: Expected) -> Mapping[str, int] | None:
+    """None when there is none for the product. An emulated processor has no firmware to be of any level."""
+    if expected.min_tcb is not None:
+        return expected.min_tcb
+    return {} if subject.emulated else default_minimum_tcb().products[subject.product]
+
+
+def _wanted_tcb(subject: Subject, expected: Expected) -> str:
+    named = (
+        ("reported", _reported_minimum(subject, expected) or {}),
+        ("committed", expected.min_committed_tcb),
+        ("launch", expected.min_launch_tcb),
+    )
+    wanted = [f"{which} {name}>={least}" for which, minimum in named for name, least in minimum.items()]
+    dated = "" if expected.min_tcb is not None or subject.emulated else f" (table of {default_minimum_tcb().reviewed})"
+    return (", ".join(wanted) or _ANY) + dated
+
+
+def _found_tcb(subject: Subject) -> str:
+    return "; ".join(f"{which} {subject.report.tcb(which, subject.product)}" for which in _SHOWN_LEVELS)
+
+
+def _committed(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+    report = subject.report
     if expected.allow_provisional:
         return
     versions = report.committed_version, report.current_version
@@ -232,9 +226,14 @@ def _firmware(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         yield SnpError(
             "appraise.provisional",
             "the firmware is provisional: the host can still roll it back",
-            expected=f"{versions[1]} committed ({report.tcb('current', product)})",
-            found=f"{versions[0]} ({report.tcb('committed', product)})",
+            expected=f"{versions[1]} committed ({report.tcb('current', subject.product)})",
+            found=f"{versions[0]} ({report.tcb('committed', subject.product)})",
         )
+
+
+def _found_committed(subject: Subject) -> str:
+    report = subject.report
+    return f"current {report.current_version}, committed {report.committed_version}"
 
 
 def _platform(subject: Subject, expected: Expected) -> Iterator[SnpError]:
@@ -245,25 +244,38 @@ def _platform(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         yield SnpError(
             "appraise.platform_info",
             "PLATFORM_INFO is not as required",
-            expected=f"bits {expected.platform_info_required:#x} set, {expected.platform_info_forbidden:#x} clear",
+            expected=_wanted_platform(subject, expected),
             found=f"{report.platform_info:#x}",
         )
+
+
+def _wanted_platform(_: Subject, expected: Expected) -> str:
+    return f"bits {expected.platform_info_required:#x} set, {expected.platform_info_forbidden:#x} clear"
+
+
+def _mitigations(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     required = expected.launch_mitigations_required
-    if required & ~(report.launch_mitigations or 0):
+    if required & ~(subject.report.launch_mitigations or 0):
         yield SnpError(
             "appraise.mit_vector",
             "mitigations were not active at launch",
             expected=f"{required:#x}",
-            found="none (report before version 5)"
-            if report.launch_mitigations is None
-            else f"{report.launch_mitigations:#x}",
+            found=_found_mitigations(subject),
         )
-    if report.version < expected.min_report_version:
+
+
+def _found_mitigations(subject: Subject) -> str:
+    vector = subject.report.launch_mitigations
+    return "none (report before version 5)" if vector is None else f"{vector:#x}"
+
+
+def _version(subject: Subject, expected: Expected) -> Iterator[SnpError]:
+    if subject.report.version < expected.min_report_version:
         yield SnpError(
             "appraise.min_report_version",
             "the report's version is too old",
             expected=f"at least {expected.min_report_version}",
-            found=str(report.version),
+            found=str(subject.report.version),
         )
 
 
@@ -287,6 +299,18 @@ def _owner(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         )
 
 
+def _wanted_owner(_: Subject, expected: Expected) -> str:
+    wanted = [f"GUEST_SVN {expected.min_guest_svn} or later"] if expected.min_guest_svn else []
+    wanted += ["one of the named ID keys"] if expected.id_key_digests else []
+    wanted += ["an author key"] if expected.require_author_key or expected.author_key_digests else []
+    return ", ".join(wanted) or _ANY
+
+
+def _found_owner(subject: Subject) -> str:
+    report = subject.report
+    return f"GUEST_SVN {report.guest_svn}, ID_KEY_DIGEST {report.id_key_digest.hex()}"
+
+
 def _provider(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     if subject.csp_id is None or isinstance(expected.vlek_csp_ids, Unchecked):
         return
@@ -294,18 +318,44 @@ def _provider(subject: Subject, expected: Expected) -> Iterator[SnpError]:
         yield SnpError(
             "appraise.vlek_not_allowed",
             "the report is signed by a cloud provider's key (VLEK) that is not accepted",
-            expected=", ".join(expected.vlek_csp_ids) or "a VCEK",
+            expected=_wanted_provider(subject, expected),
             found=subject.csp_id,
         )
 
 
-_APPRAISERS: Final[Mapping[str, Appraiser]] = {
-    "freshness": _freshness,
-    "identity": _identity,
-    "privilege level": _privilege,
-    "guest policy": _guest_policy,
-    "firmware level": _firmware,
-    "platform": _platform,
-    "image owner": _owner,
-    "cloud provider": _provider,
+def _wanted_provider(_: Subject, expected: Expected) -> str:
+    if isinstance(expected.vlek_csp_ids, Unchecked):
+        return _ANY
+    return " or ".join(("a VCEK", *(f"a VLEK of {name}" for name in expected.vlek_csp_ids)))
+
+
+def _hex_or_any(value: bytes | Unchecked) -> str:
+    return _ANY if isinstance(value, Unchecked) else value.hex()
+
+
+_APPRAISALS: Final[Mapping[str, _Appraisal]] = {
+    "freshness": _Appraisal(lambda _, e: _hex_or_any(e.report_data), lambda s: s.report.report_data.hex(), _freshness),
+    "policy": _Appraisal(lambda _, e: _hex_or_any(e.host_data), lambda s: s.report.host_data.hex(), _host_data),
+    "measurement": _Appraisal(_wanted_measurement, lambda s: s.report.measurement.hex(), _measurement),
+    "identifiers": _Appraisal(_wanted_ids, _found_ids, _identity),
+    "privilege level": _Appraisal(_wanted_vmpl, lambda s: str(s.report.vmpl), _privilege),
+    "guest policy": _Appraisal(_wanted_guest_policy, lambda s: f"{s.report.policy:#x}", _guest_policy),
+    "minimum TCB": _Appraisal(_wanted_tcb, _found_tcb, _minimum_tcb),
+    "committed firmware": _Appraisal(
+        lambda _, e: _ANY if e.allow_provisional else "current equals committed", _found_committed, _committed
+    ),
+    "platform": _Appraisal(_wanted_platform, lambda s: f"{s.report.platform_info:#x}", _platform),
+    "mitigations": _Appraisal(
+        lambda _, e: f"{e.launch_mitigations_required:#x}" if e.launch_mitigations_required else _ANY,
+        _found_mitigations,
+        _mitigations,
+    ),
+    "report version": _Appraisal(
+        lambda _, e: f"{e.min_report_version} or later", lambda s: str(s.report.version), _version
+    ),
+    "image owner": _Appraisal(_wanted_owner, _found_owner, _owner),
+    "cloud provider": _Appraisal(_wanted_provider, lambda s: s.csp_id or "a VCEK", _provider),
 }
+
+NAMES: Final = tuple(_APPRAISALS)
+"""Of the appraisals, in order."""

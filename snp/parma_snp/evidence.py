@@ -8,6 +8,7 @@
      "report": base64 of the 1184 bytes, empty with tee none,
      "certificates": PEM of VCEK or VLEK, ASK, ARK; empty if the host could not get them,
      "policy": base64 of the exact policy bytes, whose SHA-256 is HOST_DATA,
+     "endorsement": base64 of the COSE_Sign1 in which the image's issuer vouches for the measurement; empty if none,
      "report_data": lower-case hex of the 64 bytes that were asked for}
 
 Nothing in it is believed: ``tee``, ``policy`` and ``report_data`` are claims of the host that the report must confirm.
@@ -23,20 +24,21 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from parma_snp.errors import SnpError
-from parma_snp.report import REPORT_DATA_SIZE, REPORT_SIZE
+from parma_snp.permissive import is_permissive
+from parma_snp.report import REPORT_DATA_SIZE, REPORT_SIZE, Product
 from parma_snp.strict_json import Object
 
 if TYPE_CHECKING:
     from parma_snp.anchors import TrustAnchors
-    from parma_snp.appraise import Expected
     from parma_snp.certificates import CrlMode
-    from parma_snp.verify import Verdict
+    from parma_snp.expected import Expected
+    from parma_snp.verify import Check, Verdict
 
 Tee = Literal["snp", "emulated", "none"]
 TEES: Final[tuple[Tee, ...]] = ("snp", "emulated", "none")
 FORMAT: Final = "parma-evidence/1"
 MAX_EVIDENCE_SIZE: Final = 4 * 1024 * 1024  # a policy of 2 MiB in base64, and room for the rest
-_KEYS: Final = ("format", "tee", "report", "certificates", "policy", "report_data")
+_KEYS: Final = ("format", "tee", "report", "certificates", "policy", "endorsement", "report_data")
 _CODE: Final = "evidence.format"
 
 
@@ -49,6 +51,7 @@ class Evidence:
     report: bytes = b""
     certificates: str = ""
     report_data: bytes = bytes(REPORT_DATA_SIZE)
+    endorsement: bytes = b""
 
     @property
     def policy_sha256(self) -> bytes:
@@ -63,6 +66,7 @@ class Evidence:
             "report": base64.b64encode(self.report).decode(),
             "certificates": self.certificates,
             "policy": base64.b64encode(self.policy).decode(),
+            "endorsement": base64.b64encode(self.endorsement).decode(),
             "report_data": self.report_data.hex(),
         }
 
@@ -82,6 +86,7 @@ def _decode(document: Object) -> Evidence:
         report=document.base64("report"),
         certificates=document.text("certificates"),
         report_data=document.hex("report_data"),
+        endorsement=document.base64("endorsement"),
     )
     if len(evidence.report) != (0 if tee == "none" else REPORT_SIZE):
         expected = "none" if tee == "none" else f"{REPORT_SIZE} bytes"
@@ -109,6 +114,7 @@ def verify_evidence(
     roots: TrustAnchors,
     crl: CrlMode = "use-if-present",
     crl_der: bytes | None = None,
+    product: Product | None = None,
     allow_emulated: bool = False,
 ) -> Verdict:
     """Judge evidence like :func:`parma_snp.verify.verify`, and that its claims are those of the report.
@@ -123,8 +129,7 @@ def verify_evidence(
     if evidence.tee == "none":
         raise SnpError("evidence.unattested", "the VM runs without a secure processor; there is nothing to verify")
     if not evidence.certificates:
-        hint = "add the VCEK of this chip and TCB from AMD's key distribution service"
-        raise SnpError("evidence.certificates", "the evidence comes without certificates", hint=hint)
+        raise without_certificates(evidence.report, product)
     if evidence.tee == "emulated" and not allow_emulated:
         raise SnpError(
             "emulated.not_allowed",
@@ -137,13 +142,45 @@ def verify_evidence(
         return Verdict((Check("certificates", error.message, (error,)),), roots.emulated, expected.unchecked)
     chain = replace(chain, crl=crl_der)
     verdict = verify(
-        evidence.report, chain, now=now, expected=expected, roots=roots, crl=crl, allow_emulated=allow_emulated
+        evidence.report,
+        chain,
+        now=now,
+        expected=expected,
+        roots=roots,
+        product=product,
+        crl=crl,
+        allow_emulated=allow_emulated,
+        endorsement=evidence.endorsement,
     )
     if not verdict.authentic or verdict.report is None:
         return verdict
     failures = tuple(_false_claims(evidence, verdict))
     detail = "; ".join(failure.message for failure in failures) or "policy and report_data are those of the report"
-    return replace(verdict, checks=(*verdict.checks, Check("claims", detail, failures)))
+    claims = Check("claims", detail, failures, "policy, report_data and tee as the report shows them", detail)
+    return replace(verdict, checks=(*verdict.checks, claims, _strictness(evidence.policy, expected)))
+
+
+def _strictness(policy: bytes, expected: Expected) -> Check:
+    from parma_snp.verify import Check
+
+    found = "forbids nothing" if is_permissive(policy) else "forbids what it does not list"
+    failure = SnpError("evidence.permissive", "the policy forbids nothing: it is for learning only")
+    refused = is_permissive(policy) and not expected.allow_permissive
+    wanted = "any policy" if expected.allow_permissive else "a policy that forbids"
+    return Check("strictness", found, (failure,) if refused else (), wanted, found)
+
+
+def without_certificates(unverified_report: bytes, product: Product | None) -> SnpError:
+    """What to say when the certificates are missing: where AMD has them."""
+    from parma_snp import kds
+    from parma_snp.report import parse as parse_report
+
+    try:
+        place = kds.vcek_url(parse_report(unverified_report), product)
+    except SnpError as error:
+        place = f"{kds.SERVICE} ({error.message})"
+    hint = f"add the VCEK of this chip and TCB (--certificates); AMD serves it at {place}"
+    return SnpError("evidence.certificates", "the evidence comes without certificates", hint=hint)
 
 
 def _false_claims(evidence: Evidence, verdict: Verdict) -> list[SnpError]:

@@ -50,6 +50,11 @@ def parse(encoded: bytes) -> HostCertificates:
         data = base64.b64decode(encoded.strip(), validate=True)
     except binascii.Error as error:
         raise SnpError(_CODE, f"not base64: {error}") from None
+    return parse_json(data)
+
+
+def parse_json(data: bytes) -> HostCertificates:
+    """Read the untrusted JSON inside. Raises SnpError ``hostcert.format`` or ``cert.parse``."""
     document = Object.parse(data, code=_CODE, limit=MAX_SIZE)
     tcbm = document.text("tcbm").lower()
     if not 0 < len(tcbm) <= 16 or not set(tcbm) <= set("0123456789abcdef"):

@@ -21,8 +21,8 @@ from parma_snp.strict_json import Object
 if TYPE_CHECKING:
     from parma_snp.verify import Verdict
 
-VerdictWord = Literal["attested", "permissive", "denied", "unattested"]
-VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "permissive", "denied", "unattested")
+VerdictWord = Literal["attested", "permissive", "failed", "unattested"]
+VERDICTS: Final[tuple[VerdictWord, ...]] = ("attested", "permissive", "failed", "unattested")
 FORMAT: Final = "parma-attestation-status/1"
 _CODE: Final = "status.format"
 _KEYS: Final = (
@@ -45,7 +45,7 @@ _KEYS: Final = (
 class Status:
     """The status document. Hashes are lower-case hex; ``measurement`` is empty while unknown.
 
-    ``attested`` and ``denied`` are about verified evidence; ``unattested`` says that there is none (tee ``none``).
+    ``attested`` and ``failed`` are about verified evidence; ``unattested`` says that there is none (tee ``none``).
     ``permissive``: the evidence verifies, but of a policy that forbids nothing.
     """
 
@@ -88,11 +88,11 @@ class Status:
 
 
 def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verified_by: str = "shim") -> Status:
-    """The status after a verification: ``attested`` if it was accepted, else ``denied`` with the reasons."""
+    """The status after a verification: ``attested`` if it was accepted, else ``failed`` with the reasons."""
     permissive = is_permissive(evidence.policy)
     accepted: VerdictWord = "permissive" if permissive else "attested"
     return Status(
-        verdict=accepted if verdict.accepted else "denied",
+        verdict=accepted if verdict.accepted else "failed",
         permissive=permissive,
         tee=evidence.tee,
         verified_by=verified_by,
@@ -105,7 +105,7 @@ def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verifie
     )
 
 
-def denied(
+def failed(
     tee: Tee,
     policy_sha256: bytes,
     failures: Sequence[SnpError],
@@ -116,7 +116,7 @@ def denied(
 ) -> Status:
     """The status when there is no verdict because the evidence could not even be had or read."""
     return Status(
-        verdict="denied",
+        verdict="failed",
         tee=tee,
         verified_by=verified_by,
         verified_at=now.isoformat(timespec="seconds"),
@@ -179,7 +179,7 @@ def parse(data: bytes) -> Status:
 _MEANING: Final[Mapping[VerdictWord, str]] = {
     "attested": "the evidence verifies",
     "permissive": "the evidence verifies, but the policy forbids nothing",
-    "denied": "the evidence does not verify",
+    "failed": "the evidence does not verify",
     "unattested": "there is no secure processor, and so no evidence",
 }
 

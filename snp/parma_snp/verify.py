@@ -7,6 +7,7 @@ exception. Exceptions (``SnpError``, code ``usage``) are for a caller who asks f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,10 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from parma_snp import oids
 from parma_snp.anchors import AMD, TrustAnchors
-from parma_snp.appraise import Expected, Subject, appraise
+from parma_snp.appraise import Subject, appraise
 from parma_snp.certificates import CertificateChain, CrlMode, Role, SigningKey, check_revocation, verify_chain
 from parma_snp.errors import SnpError
+from parma_snp.expected import Expected
 from parma_snp.report import (
+    REPORT_SIZE,
     SIGNING_KEY_NONE,
     SIGNING_KEY_VCEK,
     Product,
@@ -37,11 +40,16 @@ P384_ORDER: Final = int(
 
 @dataclass(frozen=True)
 class Check:
-    """One step of a verification, in the order it was taken. ``failures`` empty: passed."""
+    """One step of a verification, in the order it was taken. ``failures`` empty: passed.
+
+    ``name`` is stable (see ``parma_snp.explain``); ``wanted`` and ``found`` are for people.
+    """
 
     name: str
     detail: str
     failures: tuple[SnpError, ...] = ()
+    wanted: str = ""
+    found: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,11 +106,11 @@ class _Verification:
         self.key: SigningKey | None = None
         self.authentic = False
 
-    def passed(self, name: str, detail: str) -> None:
-        self.checks.append(Check(name, detail))
+    def passed(self, name: str, detail: str, *, wanted: str = "", found: str = "") -> None:
+        self.checks.append(Check(name, detail, (), wanted, found))
 
     def failed(self, name: str, failure: SnpError) -> _Stop:
-        self.checks.append(Check(name, failure.message, (failure,)))
+        self.checks.append(Check(name, failure.message, (failure,), failure.expected, failure.found))
         return _Stop()
 
     def form(self, data: bytes) -> Report:
@@ -110,7 +118,8 @@ class _Verification:
             self.report = report = parse(data)
         except SnpError as error:
             raise self.failed("form", error) from None
-        self.passed("form", f"version {report.version}, {len(report.raw)} bytes, reserved fields zero")
+        found = f"version {report.version}, {len(report.raw)} bytes, reserved fields zero"
+        self.passed("form", found, wanted=f"a report of {REPORT_SIZE} bytes, version 2 to 5", found=found)
         return report
 
     def certificates(self, chain: CertificateChain, crl: CrlMode) -> SigningKey:
@@ -119,12 +128,14 @@ class _Verification:
         except SnpError as error:
             raise self.failed("certificates", error) from None
         root = "the named emulated root" if self.anchors.emulated else "a pinned root"
-        self.passed("certificates", f"{key.role} of {key.product} up to {root}, valid at {self.now.isoformat()}")
+        found = f"{key.role} of {key.product} up to {root}, valid at {self.now.isoformat()}"
+        self.passed("certificates", found, wanted=f"a chain from a VCEK or VLEK to {root}", found=found)
         try:
             used = check_revocation(chain, self.now, crl)
         except SnpError as error:
             raise self.failed("revocation", error) from None
-        self.passed("revocation", "not listed by the CRL" if used else f"no CRL consulted (mode: {crl})")
+        detail = "not listed by the CRL" if used else f"no CRL consulted (mode: {crl})"
+        self.passed("revocation", detail, wanted=f"CRL mode {crl}", found=detail)
         return key
 
     def signature(self, report: Report, key: SigningKey) -> None:
@@ -132,27 +143,46 @@ class _Verification:
             _check_signature(report, key)
         except SnpError as error:
             raise self.failed("signature", error) from None
-        self.passed("signature", f"ECDSA P-384 by this {key.role}")
+        self.passed("signature", f"ECDSA P-384 by this {key.role}", wanted=f"by the {key.role}", found="valid")
 
     def bindings(self, report: Report, key: SigningKey, product: Product | None) -> None:
-        try:
-            _check_product(report, key, product)
-            _check_patch_levels(report, key)
-            chip = _check_chip(report, key, masked_allowed=self.expected.allow_masked_chip_id)
-            if key.emulated:
-                _check_emulated(report)
-        except SnpError as error:
-            raise self.failed("binding", error) from None
-        self.passed(
-            "binding",
-            f"certificate and report agree on product, patch levels ({report.tcb('reported', key.product)}), {chip}",
+        steps: tuple[tuple[str, Callable[[], str]], ...] = (
+            ("product", lambda: _check_product(report, key, product)),
+            ("patch levels", lambda: _check_patch_levels(report, key)),
+            ("chip", lambda: _check_chip(report, key, masked_allowed=self.expected.allow_masked_chip_id)),
         )
+        for name, step in steps:
+            try:
+                found = step()
+            except SnpError as error:
+                raise self.failed(name, error) from None
+            self.passed(name, found, wanted="certificate and report agree", found=found)
+        if key.emulated:
+            try:
+                _check_emulated(report)
+            except SnpError as error:
+                raise self.failed("emulation", error) from None
+            self.passed("emulation", "the report says that it is emulated", wanted="the marks of emulation")
 
     def appraisal(self, report: Report, key: SigningKey) -> None:
         subject = Subject(report, key.product, key.emulated, key.extensions.csp_id)
-        for name, failures in appraise(subject, self.expected).items():
-            detail = "; ".join(failure.message for failure in failures) or "as required"
-            self.checks.append(Check(name, detail, failures))
+        for finding in appraise(subject, self.expected):
+            detail = "; ".join(failure.message for failure in finding.failures) or "as required"
+            self.checks.append(Check(finding.name, detail, finding.failures, finding.wanted, finding.found))
+
+    def endorsement(self, report: Report, unverified_endorsement: bytes) -> None:
+        endorser = self.expected.endorser
+        if endorser is None:
+            return
+        from parma_snp import endorsement  # most relying parties name digests and need none of this
+
+        try:
+            found = endorsement.verify(unverified_endorsement, endorser, report.measurement, now=self.now)
+        except SnpError as error:
+            self.checks.append(Check("endorsement", error.message, (error,), str(endorser), error.found))
+            return
+        detail = f"SVN {found.svn}, signed {found.signed_at.isoformat()}"
+        self.passed("endorsement", detail, wanted=str(endorser), found=detail)
 
     def verdict(self) -> Verdict:
         return Verdict(
@@ -176,12 +206,14 @@ def verify(
     product: Product | None = None,
     crl: CrlMode = "use-if-present",
     allow_emulated: bool = False,
+    endorsement: bytes = b"",
 ) -> Verdict:
     """Judge ``report`` (1184 untrusted bytes) at the moment ``now`` (aware).
 
     Emulated evidence needs two words from the caller: ``roots`` made by :func:`parma_snp.anchors.emulated_root` and
     ``allow_emulated``; with AMD's roots ``allow_emulated`` changes nothing. ``product``, if given, is the only one
-    accepted. The order is that of a careful reader: no field is interpreted before the signature is known to be good.
+    accepted. ``endorsement`` (COSE_Sign1, untrusted) is looked at when ``expected`` names an endorser of the
+    measurement. The order is that of a careful reader: no field is interpreted before the signature is good.
     Raises SnpError ``usage`` or ``emulated.not_allowed``.
     """
     if now.tzinfo is None:
@@ -200,6 +232,7 @@ def verify(
         run.bindings(parsed, key, product)
         run.authentic = True
         run.appraisal(parsed, key)
+        run.endorsement(parsed, endorsement)
     except _Stop:
         pass
     return run.verdict()
@@ -227,7 +260,7 @@ def _check_signature(report: Report, key: SigningKey) -> None:
         raise wrong from None
 
 
-def _check_product(report: Report, key: SigningKey, wanted: Product | None) -> None:
+def _check_product(report: Report, key: SigningKey, wanted: Product | None) -> str:
     cpu = report.cpuid
     if cpu is not None and (product := product_of(cpu.family, cpu.model)) != key.product:
         raise SnpError(
@@ -238,9 +271,10 @@ def _check_product(report: Report, key: SigningKey, wanted: Product | None) -> N
         )
     if wanted not in (None, key.product):
         raise SnpError("cert.product", "the report is of another product", expected=wanted or "", found=key.product)
+    return key.product if cpu is not None else f"{key.product} (by the certificates alone: report of version 2)"
 
 
-def _check_patch_levels(report: Report, key: SigningKey) -> None:
+def _check_patch_levels(report: Report, key: SigningKey) -> str:
     reported, certified = report.tcb("reported", key.product), key.extensions.tcb
     if reported != certified:
         raise SnpError(
@@ -250,6 +284,7 @@ def _check_patch_levels(report: Report, key: SigningKey) -> None:
             found=f"{certified} (certificate)",
             hint="fetch the certificate for REPORTED_TCB",
         )
+    return str(reported)
 
 
 def _check_chip(report: Report, key: SigningKey, *, masked_allowed: bool) -> str:
@@ -267,7 +302,7 @@ def _check_chip(report: Report, key: SigningKey, *, masked_allowed: bool) -> str
             found=report.chip_id.hex(),
             hint="allow_masked_chip_id gives up the binding to a chip" if masked else "",
         )
-    return "chip id"
+    return report.chip_id.hex()
 
 
 def _check_emulated(report: Report) -> None:

@@ -125,6 +125,9 @@ class FakeGuest:
         except KeyError:
             raise NotFound("no such process") from None
 
+    def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
+        return nonce
+
     def start_container(self, container_id: str, *, deadline: float | None = None) -> None:
         self._enter("start", deadline)
         self.process(container_id).run()
@@ -227,6 +230,7 @@ class FakeGroup:
         self.refreshed = 0
         self.on_create: Callable[[ContainerSpec], None] = lambda _spec: None
         self.on_delete: Callable[[str], None] = lambda _container_id: None
+        self.on_attest: Callable[[], None] = lambda: None
         self._callbacks: list[Callable[[int | None], None]] = []
 
     def create_container(self, spec: ContainerSpec, *, deadline: float | None) -> None:
@@ -252,6 +256,9 @@ class FakeGroup:
 
     def refresh_status(self) -> None:
         self.refreshed += 1
+
+    def require_attested(self, *, deadline: float | None) -> None:
+        self.on_attest()
 
     def kill(self) -> None:
         self.killed = True

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from parma_snp import evidence as documents
 from parma_snp.cli import add_snp_commands
 from parma_snp.evidence import Evidence
+from parma_snp.explain import REASONS
 from tests.snp.conftest import MEASUREMENT, REPORT_DATA, Emulated
 
 POLICY = b"package policy\n"
@@ -40,9 +42,14 @@ def files(emulated: Emulated, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def wanted(files: Path) -> tuple[str, ...]:
+FRESH = ("--report-data", REPORT_DATA.hex())
+
+
+def wanted(files: Path, *fresh: str) -> tuple[str, ...]:
+    """What the evidence fulfils; ``fresh`` replaces how its freshness is judged."""
     policy = ("--policy", str(files / "policy.rego"))
-    return "verify", str(files / "evidence.json"), *policy, "--measurement", MEASUREMENT.hex(), *AT
+    fresh = fresh or FRESH
+    return "verify", str(files / "evidence.json"), *policy, "--measurement", MEASUREMENT.hex(), *AT, *fresh
 
 
 def allowed(files: Path) -> tuple[str, ...]:
@@ -50,10 +57,10 @@ def allowed(files: Path) -> tuple[str, ...]:
 
 
 def test_emulated_evidence_is_accepted_with_both_flags(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parma(*wanted(files), *allowed(files), "--report-data", REPORT_DATA.hex()) == 0
+    assert parma(*wanted(files), *allowed(files)) == 0
     output = capsys.readouterr().out
     assert output.startswith("ACCEPTED (EMULATED")
-    assert "not checked" not in output
+    assert "NOT CHECKED" not in output
 
 
 def test_it_is_refused_without_them(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,18 +75,26 @@ def test_one_flag_alone_is_a_usage_error(files: Path, missing: str, capsys: pyte
     assert "go together" in capsys.readouterr().err
 
 
-def test_it_says_when_freshness_is_not_checked(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parma(*wanted(files), *allowed(files)) == 0
-    assert "not checked: report_data" in capsys.readouterr().out
+def test_without_a_nonce_nothing_is_verified(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [word for word in wanted(files) if word not in FRESH]
+    with pytest.raises(SystemExit) as caught:
+        parma(*arguments, *allowed(files))
+    assert caught.value.code == 2
+    assert "--nonce" in capsys.readouterr().err
+
+
+def test_freshness_is_waived_only_by_a_flag_that_says_so(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parma(*wanted(files, "--dangerously-accept-replayed-evidence"), *allowed(files)) == 0
+    assert "NOT CHECKED: report_data" in capsys.readouterr().out
 
 
 def test_a_nonce_is_checked_as_the_guest_bound_it(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parma(*wanted(files), *allowed(files), "--nonce", REPORT_DATA.hex()) == 1
+    assert parma(*wanted(files, "--nonce", REPORT_DATA.hex()), *allowed(files)) == 1
     assert "appraise.report_data" in capsys.readouterr().out
 
 
 def test_json_names_the_failure(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parma(*wanted(files), *allowed(files), "--json", "--report-data", "00" * 64) == 1
+    assert parma(*wanted(files, "--report-data", "00" * 64), *allowed(files), "--json") == 1
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["accepted"] is False
     assert verdict["emulated"] is True
@@ -105,9 +120,65 @@ def test_missing_files_are_errors_not_refusals(files: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    "option", [("--measurement", "00"), ("--report-data", "zz"), ("--nonce", "00"), ("--at", "tomorrow")]
+    "option",
+    [
+        ("--measurement", "00"),
+        ("--report-data", "zz"),
+        ("--nonce", "00"),
+        ("--at", "tomorrow"),
+        ("--min-tcb", "snp"),
+        ("--min-tcb", "snp=256"),
+        ("--min-tcb", "snp=1,snp=2"),
+        ("--min-tcb", "psp=1"),
+        ("--vmpl", "4"),
+        ("--product", "Rome"),
+    ],
 )
 def test_malformed_options_are_usage_errors(files: Path, option: tuple[str, str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parma(*wanted(files), *option)
     assert caught.value.code == 2
+
+
+def test_explain_gives_each_check_its_reason_and_source(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parma(*wanted(files, "--report-data", "00" * 64), *allowed(files), "--explain") == 1
+    output = capsys.readouterr().out
+    for name, reason in REASONS.items():
+        if name not in ("endorsement",):
+            assert f". {name}: " in output
+            assert reason.source[:60] in output.replace("\n           ", " ")
+    assert "freshness: FAILED" in output
+    assert "measurement: passed" in output
+
+
+def test_explained_json_carries_the_same(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parma(*wanted(files), *allowed(files), "--explain", "--json") == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert all(check["why"] and check["source"] for check in checks)
+    (measurement,) = (check for check in checks if check["name"] == "measurement")
+    assert (measurement["wanted"], measurement["found"]) == (MEASUREMENT.hex(), MEASUREMENT.hex())
+
+
+def test_a_bare_report_is_judged_with_certificates_from_elsewhere(
+    files: Path, emulated: Emulated, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "report.bin").write_bytes(documents.parse((files / "evidence.json").read_bytes()).report)
+    (files / "chain.pem").write_text(emulated.authority.certificate_chain)
+    arguments = ["verify", str(files / "report.bin"), *wanted(files)[2:], *allowed(files)]
+    assert parma(*arguments) == 1
+    assert "https://kdsintf.amd.com/vcek/v1/Milan/" in capsys.readouterr().out
+    assert parma(*arguments, "--certificates", str(files / "chain.pem")) == 0
+
+
+@pytest.mark.parametrize("flags", [("--min-svn", "1"), ("--feed", "x")])
+def test_options_of_an_endorser_need_one(
+    files: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parma(*wanted(files), *flags) == 2
+    assert "--endorser" in capsys.readouterr().err
+
+
+def test_an_endorser_needs_a_minimum_version(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [word for word in wanted(files) if word not in ("--measurement", MEASUREMENT.hex())]
+    assert parma(*arguments, "--endorser", "did:x509:0:sha256:x::eku:1.2.3") == 2
+    assert "--min-svn" in capsys.readouterr().err

@@ -14,10 +14,10 @@ from cryptography import x509
 
 from parma_snp import oids
 from parma_snp.anchors import AMD, emulated_root, other_roots
-from parma_snp.appraise import Expected
 from parma_snp.certificates import CertificateChain
 from parma_snp.emulated import ensure_authority
 from parma_snp.errors import SnpError
+from parma_snp.expected import Expected
 from parma_snp.report import MILAN, parse
 from parma_snp.verify import Verdict, verify
 from tests.snp.conftest import HOST_DATA, MEASUREMENT, NOW, REPORT_DATA, Emulated

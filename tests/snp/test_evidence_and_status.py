@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from parma_snp import evidence as documents
 from parma_snp import status as statuses
 from parma_snp.anchors import AMD, emulated_root
-from parma_snp.appraise import Expected
 from parma_snp.errors import SnpError
 from parma_snp.evidence import Evidence, verify_evidence
+from parma_snp.expected import Expected
 from parma_snp.verify import Verdict
 from tests.snp.conftest import MEASUREMENT, NOW, REPORT_DATA, Emulated
 
@@ -147,18 +147,18 @@ def test_status_of_accepted_evidence_is_attested_and_says_emulated(emulated: Emu
     assert "protects nothing" in statuses.render(status)
 
 
-def test_status_of_refused_evidence_is_denied_with_the_reasons(emulated: Emulated) -> None:
+def test_status_of_refused_evidence_is_failed_with_the_reasons(emulated: Emulated) -> None:
     evidence = sample(emulated)
     verdict = judge(emulated, evidence, policy=b"package other\n")
     status = statuses.from_verdict(verdict, evidence, now=NOW)
-    assert status.verdict == "denied"
+    assert status.verdict == "failed"
     assert "appraise.host_data" in statuses.render(status)
     assert statuses.parse(status.dumps().encode()).failures[0].code == "appraise.host_data"
 
 
-def test_status_without_evidence_is_denied_with_the_error() -> None:
+def test_status_without_evidence_is_failed_with_the_error() -> None:
     error = SnpError("evidence.certificates", "none")
-    status = statuses.denied("snp", bytes(32), [error], now=NOW)
+    status = statuses.failed("snp", bytes(32), [error], now=NOW)
     assert statuses.parse(status.dumps().encode()).to_json() == status.to_json()
     assert not status.emulated
 
@@ -171,7 +171,7 @@ def test_status_without_a_secure_processor_is_unattested() -> None:
 
 
 def test_status_that_hides_emulation_is_refused() -> None:
-    document = statuses.denied("emulated", bytes(32), [], now=NOW).to_json()
+    document = statuses.failed("emulated", bytes(32), [], now=NOW).to_json()
     document["emulated"] = False
     with pytest.raises(SnpError, match="contradict"):
         statuses.parse(json.dumps(document).encode())

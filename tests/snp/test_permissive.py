@@ -51,5 +51,5 @@ def test_the_status_of_a_permissive_policy_says_so_and_never_attested() -> None:
 
 def test_what_does_not_verify_is_denied_and_says_it_all_the_same() -> None:
     shown = status(f"{LINE}\n".encode(), accepted=False)
-    assert (shown.verdict, shown.permissive) == ("denied", True)
+    assert (shown.verdict, shown.permissive) == ("failed", True)
     assert statuses.unattested(bytes(32), now=NOW, permissive=True).permissive

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from parma_shim import status_cli
+from parma_shim.evidence import collect
 from parma_shim.helpers import attest
 from parma_snp import evidence as documents
 from parma_snp import status as statuses
@@ -49,6 +50,11 @@ def request_document(authority: tuple[EmulatedAuthority, Path], tmp_path: Path) 
         "host_data": host_data.hex(),
         "measurement": (b"m" * 48).hex(),
         "authority": str(authority[1]),
+        "certificates": "",
+        "minimum_tcb": "",
+        "image_dir": str(tmp_path / "image"),
+        "socket": "/run/containerd/s/1",
+        "released": [],
         "directory": str(directory),
         "address": "",
         "namespace": "default",
@@ -94,24 +100,24 @@ def test_the_document_carries_evidence_that_anyone_can_verify_again(request_docu
         ({"host_data": "33" * 32}, "HOST_DATA"),
     ],
 )
-def test_evidence_of_something_else_is_denied(
+def test_evidence_of_something_else_fails(
     request_document: dict[str, Any], change: dict[str, str], reason: str
 ) -> None:
     summary = attest.serve({**request_document, **change})["summary"]
-    assert summary["verdict"] == "denied"
+    assert summary["verdict"] == "failed"
     assert reason.lower() in summary["reason"].lower()
 
 
-def test_a_changed_report_is_denied(request_document: dict[str, Any]) -> None:
+def test_a_changed_report_fails(request_document: dict[str, Any]) -> None:
     report = bytearray(base64.b64decode(request_document["report"]))
     report[0x90] ^= 1
     summary = attest.serve({**request_document, "report": base64.b64encode(report).decode()})["summary"]
-    assert summary["verdict"] == "denied"
+    assert summary["verdict"] == "failed"
 
 
-def test_another_policy_in_the_evidence_is_denied(request_document: dict[str, Any]) -> None:
+def test_another_policy_in_the_evidence_fails(request_document: dict[str, Any]) -> None:
     (Path(request_document["directory"]) / "policy.rego").write_bytes(b"package other\n")
-    assert attest.serve(request_document)["summary"]["verdict"] == "denied"
+    assert attest.serve(request_document)["summary"]["verdict"] == "failed"
 
 
 def test_without_a_secure_processor_nothing_is_attested(request_document: dict[str, Any]) -> None:
@@ -121,7 +127,7 @@ def test_without_a_secure_processor_nothing_is_attested(request_document: dict[s
 
 def test_emulated_evidence_does_not_pass_for_real(request_document: dict[str, Any]) -> None:
     summary = attest.serve({**request_document, "tee": "snp"})["summary"]
-    assert summary["verdict"] == "denied"
+    assert summary["verdict"] == "failed"
     assert summary["emulated"] is False
 
 
@@ -140,6 +146,8 @@ def test_labels_are_few_and_short(request_document: dict[str, Any]) -> None:
         "io.parma.permissive": "false",
         "io.parma.policy-sha256": request_document["host_data"],
         "io.parma.measurement": request_document["measurement"],
+        "io.parma.verified-by": "shim",
+        "io.parma.verified-at": NOW.isoformat(timespec="seconds"),
     }
 
 
@@ -182,13 +190,13 @@ def test_the_evidence_alone_is_what_verify_reads(
     assert documents.parse(out.encode()).policy == POLICY
 
 
-def test_a_denied_vm_is_no_success(
+def test_a_failed_vm_is_no_success(
     request_document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attest.serve({**request_document, "measurement": "11" * 48})
     code, out, _ = run_cli(capsys, tmp_path, "c1")
     assert code == status_cli.NOT_ATTESTED
-    assert "denied" in out
+    assert "failed" in out
 
 
 @pytest.mark.parametrize("arguments", [("c9",), ("-n", "other", "c1"), ("--wait", "0.2", "c9")])
@@ -215,8 +223,41 @@ def test_a_host_without_vms_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "state_dir" in err
 
 
-def test_with_real_hardware_the_certificates_are_the_files_that_the_host_names(tmp_path: Path) -> None:
-    chain = tmp_path / "vcek.pem"
-    chain.write_text("-----BEGIN CERTIFICATE-----\n")
-    assert attest.certificates({"tee": "snp", "certificates": str(chain)}) == chain.read_text()
-    assert attest.certificates({"tee": "snp", "certificates": ""}) == ""
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "snp" / "positive" / "milan-v2-aci-parma"
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="no shared vectors beside the checkout")
+@pytest.mark.parametrize("form", ["host-amd-cert.json", "vek.der", ""])
+def test_with_real_hardware_the_certificates_are_the_file_that_the_host_names(tmp_path: Path, form: str) -> None:
+    report = (VECTORS / "report.bin").read_bytes()
+    named = str(VECTORS / form) if form else ""
+    sources = {"tee": "snp", "certificates": named, "image_dir": str(tmp_path), "authority": ""}
+    found = collect(sources, report=report, nonce=bytes(64), policy=POLICY).certificates
+    assert found.count("BEGIN CERTIFICATE") == (3 if form else 0)
+
+
+def test_the_images_endorsement_of_this_measurement_comes_along(request_document: dict[str, Any]) -> None:
+    folder = Path(request_document["image_dir"]) / "endorsements"
+    folder.mkdir(parents=True)
+    (folder / f"{request_document['measurement']}.cose").write_bytes(b"signed")
+    (folder / f"{'11' * 48}.cose").write_bytes(b"of another one")
+    attest.serve(request_document)
+    status = statuses.parse((Path(request_document["directory"]) / "status.json").read_bytes())
+    assert status.evidence is not None
+    assert status.evidence.endorsement == b"signed"
+
+
+def test_a_vm_that_gives_no_evidence_has_failed(request_document: dict[str, Any]) -> None:
+    for key in ("report", "nonce"):
+        del request_document[key]
+    summary = attest.serve({**request_document, "failure": "the guest does not answer"})["summary"]
+    assert summary["verdict"] == "failed"
+    assert "the guest does not answer" in summary["reason"]
+
+
+def test_a_report_that_is_none_has_failed_too(request_document: dict[str, Any]) -> None:
+    assert attest.serve({**request_document, "report": ""})["summary"]["verdict"] == "failed"
+
+
+def test_released_containers_only_need_labels(request_document: dict[str, Any]) -> None:
+    assert attest.serve({"released": ["c1"], "address": "", "namespace": "default"}) == {"log": []}

@@ -1,32 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper: verify a VM's evidence, write the attested-policy status, label the containers.
 
-Request: see ``parma_shim.attestation.Attester``. Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory
-``status.json`` becomes the status document (``parma_snp.status``) and ``group.json`` what belongs to it but is no
-evidence: containers and boot times.
+Request: see ``parma_shim.attestation.Attester``; without ``directory`` it only tells ``released`` containers that they
+have left the VM. Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory ``status.json`` becomes the
+status document (``parma_snp.status``) and ``group.json`` what is no evidence: containers, boot times, sources.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from parma_shim.evidence import SOURCES, collect
 from parma_shim.helpers.main import Document, run
 from parma_shim.vm import files
 from parma_snp import status as statuses
-from parma_snp.binding import report_data_for_nonce
 from parma_snp.errors import SnpError
 from parma_snp.evidence import Evidence, verify_evidence
 from parma_snp.permissive import is_permissive
 from parma_wire.errors import Malformed
 
 LABEL: Final = "io.parma."
+ENDED: Final = "ended"
 _LABEL_TIMEOUT: Final = 5.0
 _GROUP_KEYS: Final = (
     "namespace",
@@ -38,47 +40,52 @@ _GROUP_KEYS: Final = (
     "vcpus",
     "memory_mib",
     "vsock_cid",
+    "socket",
+    *SOURCES,
 )
 
 
 def attest(request: Document) -> Document:
     """Do all of it. A verification that fails is a verdict, not an error."""
+    released = label(request, request.get("released", ()), {LABEL + "attestation": ENDED})
+    if "directory" not in request:
+        return {"log": released}
     directory = Path(request["directory"])
     status = verify(request, (directory / files.POLICY).read_bytes(), datetime.now(UTC))
     group = {key: request[key] for key in _GROUP_KEYS}
     write(directory / files.GROUP, json.dumps(group, indent=1) + "\n")
     write(directory / files.STATUS, status.dumps())
-    return {"summary": summary(status), "log": label(request, status)}
+    return {"summary": summary(status), "log": released + label(request, request["containers"], labels(status))}
 
 
 def verify(request: Mapping[str, Any], policy: bytes, now: datetime) -> statuses.Status:
     """The status of the VM as its report, and nothing else, shows it."""
-    tee = request["tee"]
+    tee, host_data = request["tee"], bytes.fromhex(request["host_data"])
+    if "failure" in request:
+        error = SnpError("evidence.unavailable", f"the VM gives no evidence: {request['failure']}")
+        return statuses.failed(tee, host_data, [error], now=now)
     if tee == "none":
-        return statuses.unattested(bytes.fromhex(request["host_data"]), now=now, permissive=is_permissive(policy))
-    evidence = Evidence(tee=tee, policy=policy, report=base64.b64decode(request["report"], validate=True))
+        return statuses.unattested(host_data, now=now, permissive=is_permissive(policy))
+    report, nonce = base64.b64decode(request["report"], validate=True), bytes.fromhex(request["nonce"])
+    evidence = None
     try:
-        evidence = Evidence(
-            tee=tee,
-            policy=policy,
-            report=evidence.report,
-            certificates=certificates(request),
-            report_data=report_data_for_nonce(bytes.fromhex(request["nonce"])),
-        )
+        evidence = collect(request, report=report, nonce=nonce, policy=policy)
         return statuses.from_verdict(_verdict(request, evidence, now), evidence, now=now)
     except SnpError as error:
-        return statuses.denied(tee, evidence.policy_sha256, [error], now=now, evidence=evidence)
+        return statuses.failed(tee, hashlib.sha256(policy).digest(), [error], now=now, evidence=evidence)
 
 
 def _verdict(request: Mapping[str, Any], evidence: Evidence, now: datetime) -> Any:
     from parma_snp.anchors import AMD, emulated_root
-    from parma_snp.appraise import Expected
     from parma_snp.certificates import load_root
+    from parma_snp.expected import Expected, parse_levels
 
     expected = Expected(
         host_data=bytes.fromhex(request["host_data"]),
         measurement=bytes.fromhex(request["measurement"]),
         report_data=evidence.report_data,
+        allow_permissive=True,  # the status has a word of its own for it
+        min_tcb=parse_levels(request["minimum_tcb"]) if request["minimum_tcb"] else None,
     )
     if evidence.tee != "emulated":
         return verify_evidence(evidence, now=now, expected=expected, roots=AMD)
@@ -86,19 +93,6 @@ def _verdict(request: Mapping[str, Any], evidence: Evidence, now: datetime) -> A
     return verify_evidence(
         evidence, now=now, expected=expected, roots=emulated_root(load_root(root)), allow_emulated=True
     )
-
-
-def certificates(request: Mapping[str, Any]) -> str:
-    """The chain for the report's signing key: the emulated processor's own, or what the host keeps of AMD's.
-
-    Raises SnpError for the former; "" when the host has none, which the verdict then says.
-    """
-    if request["tee"] == "emulated":
-        from parma_snp.emulated import ensure_authority
-
-        return ensure_authority(Path(request["authority"])).certificate_chain
-    path = Path(request.get("certificates") or "/nonexistent")
-    return path.read_text() if path.is_file() else ""
 
 
 def summary(status: statuses.Status) -> dict[str, object]:
@@ -123,22 +117,23 @@ def labels(status: statuses.Status) -> dict[str, str]:
         LABEL + "permissive": "true" if status.permissive else "false",
         LABEL + "policy-sha256": status.policy_sha256,
         LABEL + "measurement": status.measurement,
+        LABEL + "verified-by": status.verified_by,
+        LABEL + "verified-at": status.verified_at,
     }
 
 
-def label(request: Mapping[str, Any], status: statuses.Status) -> list[str]:
-    """Set the labels through containerd's API; returns what went wrong, a line each.
+def label(request: Mapping[str, Any], containers: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
+    """Set labels through containerd's API; returns what went wrong, a line each.
 
     Only the labels named in the mask are touched, so nobody else's change is lost.
     """
-    if not request["address"] or not request["containers"]:
+    if not request["address"] or not containers:
         return []
     import grpc
     from google.protobuf.field_mask_pb2 import FieldMask
 
     from parma_shim.api import containers_pb2 as pb
 
-    wanted = labels(status)
     mask = FieldMask(paths=[f"labels.{key}" for key in wanted])
     failures = []
     with grpc.insecure_channel("unix://" + request["address"].removeprefix("unix://")) as channel:
@@ -147,7 +142,7 @@ def label(request: Mapping[str, Any], status: statuses.Status) -> list[str]:
             request_serializer=pb.UpdateContainerRequest.SerializeToString,
             response_deserializer=pb.UpdateContainerResponse.FromString,
         )
-        for container_id in request["containers"]:
+        for container_id in containers:
             message = pb.UpdateContainerRequest(
                 container=pb.Container(id=container_id, labels=wanted), update_mask=mask
             )

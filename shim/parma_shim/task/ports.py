@@ -50,6 +50,9 @@ class Guest(Protocol):
 
     def start_container(self, container_id: str, *, deadline: float | None = None) -> None: ...
 
+    def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
+        """A report (1184 bytes) that answers 64 bytes; empty where there is no secure processor."""
+
     def exec_process(
         self, container_id: str, exec_id: str, process: guest_pb2.Process, *, deadline: float | None = None
     ) -> int: ...
@@ -119,6 +122,9 @@ class Group(Protocol):
 
     def delete_container(self, container_id: str) -> None:
         """Frees what a stopped container holds, in the guest and on the host."""
+
+    def require_attested(self, *, deadline: float | None) -> None:
+        """Returns when the machine's evidence has verified, if the configuration wants that. Raises Unverified."""
 
     def open_stream_connection(self) -> StreamConnection: ...
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``parma certificates``: where AMD has the certificate for a report, and, only when asked to, fetching it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from parma_snp import kds
+from parma_snp.errors import SnpError
+
+if TYPE_CHECKING:
+    from parma_snp.certificates import CertificateChain
+    from parma_snp.report import Report
+
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - no public name for it
+
+DONE: Final = 0
+FAILED: Final = 1
+UNUSABLE: Final = 2
+
+_SECONDS: Final = 30
+_MAX_ANSWER: Final = 64 * 1024
+
+
+def add_certificates(subparsers: _Subparsers) -> None:
+    """Add ``certificates``. It sets ``run``, a function from the parsed arguments to the exit status."""
+    parser = subparsers.add_parser(
+        "certificates",
+        help="find the certificate that signs a report",
+        description="Print where AMD's key distribution service has the VCEK for a report; with --fetch, get it and "
+        " write it with AMD's ASK and ARK as a PEM chain, after checking that it signed this report.",
+    )
+    parser.add_argument("evidence", type=Path, metavar="FILE", help="evidence document, or a bare report of 1184 bytes")
+    parser.add_argument("--product", choices=("Milan", "Genoa", "Turin"), help="needed for reports of version 2")
+    parser.add_argument("--fetch", type=Path, metavar="OUT", help="fetch over the network and write the chain to OUT")
+    parser.add_argument(
+        "--service", default=kds.SERVICE, metavar="URL", help="a mirror of the service (default: %(default)s)"
+    )
+    parser.set_defaults(run=run_certificates)
+
+
+def run_certificates(options: argparse.Namespace) -> int:
+    """``parma certificates``."""
+    try:
+        report = _report(options.evidence.read_bytes())
+        url = kds.vcek_url(report, options.product, service=options.service.rstrip("/"))
+        if options.fetch is None:
+            print(url)
+            return DONE
+        chain = _checked(_fetch(url), report)
+        options.fetch.write_text(chain.to_pem())
+    except SnpError as error:
+        print(f"parma certificates: {error}", file=sys.stderr)
+        return UNUSABLE if error.code == "usage" else FAILED
+    except OSError as error:
+        print(f"parma certificates: {error}", file=sys.stderr)
+        return UNUSABLE
+    print(f"{options.fetch}: VCEK, ASK and ARK")
+    return DONE
+
+
+def _report(data: bytes) -> Report:
+    from parma_snp import evidence, report
+
+    return report.parse(evidence.parse(data).report if data.lstrip()[:1] == b"{" else data)
+
+
+def _fetch(url: str) -> bytes:
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    if not url.startswith(("https://", "http://")):
+        raise SnpError("usage", "not an address of the web", found=url)
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - the scheme is checked
+            data: bytes = answer.read(_MAX_ANSWER + 1)
+    except HTTPError as error:
+        hint = {404: "no such chip and TCB: is it the right product?", 429: "too many requests: try again later"}
+        raise SnpError(
+            "kds.answer", f"the service answers {error.code} {error.reason}", hint=hint.get(error.code, "")
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise SnpError("kds.unreachable", f"the service cannot be reached: {error}", hint=url) from None
+    return data
+
+
+def _checked(der: bytes, report: Report) -> CertificateChain:
+    """The chain, if its key signed this report: a wrong certificate is better noticed now than at the verification."""
+    from parma_snp.certificates import complete_chain
+    from parma_snp.expected import UNCHECKED, Expected
+    from parma_snp.verify import verify
+
+    chain = complete_chain(der)
+    anything = Expected(UNCHECKED, UNCHECKED, UNCHECKED, vmpl=UNCHECKED, vlek_csp_ids=UNCHECKED, min_tcb={})
+    verdict = verify(report.raw, chain, now=datetime.now(UTC), expected=anything)
+    if not verdict.authentic:
+        verdict.require()
+    return chain
