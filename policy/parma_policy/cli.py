@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from parma_policy.commands import annotation, check, diff, digest, generate, learn, lint, show, simulate
+from parma_policy.commands import annotation, check, diff, digest, explain, generate, learn, lint, show, simulate
 
-_COMMANDS = (generate, show, digest, check, lint, simulate, diff, learn, annotation)
+_COMMANDS = (generate, show, digest, check, lint, explain, simulate, diff, learn, annotation)
 """In the order in which ``--help`` lists them."""
 
 

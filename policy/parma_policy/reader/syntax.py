@@ -141,6 +141,14 @@ def parse(text: str) -> Document:
     return _Parser(text).document()
 
 
+def value_end(text: str, offset: int) -> int:
+    """Where the value that starts at ``offset`` ends. For tools that edit a text that was parsed before."""
+    parser = _Parser(text)
+    parser.position = offset
+    parser.value(0)
+    return parser.position
+
+
 class _Parser:
     __slots__ = ("line_break", "position", "source", "text")
 
