@@ -12,13 +12,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parma_policy.framework import Decision, Platform, State, decide
-from parma_policy.model import CAPABILITY_SETS, MountRule, Policy
+from parma_policy.framework import Decision, Platform
+from parma_policy.loaded import LoadedPolicy, load_policy
+from parma_policy.model import CAPABILITY_SETS, MountRule
 from parma_policy.patterns import PatternCache
-from parma_policy.reader import load
 from parma_wire.errors import Malformed
+
+if TYPE_CHECKING:
+    from parma_policy.rego import Engine
 
 Recording = Mapping[str, Any]
 
@@ -61,19 +64,21 @@ def _mount(mount: Mapping[str, Any]) -> MountRule:
     return MountRule(mount["destination"], source, mount["type"], tuple(mount["options"] or ()), tail)
 
 
-def replay(recording: Recording, *, parity: bool = True) -> list[Difference]:
+def replay(recording: Recording, engine: Engine | None = None, *, parity: bool = True) -> list[Difference]:
     """The differences between our answers and the recorded ones; none after the first wrong ``allowed``.
 
-    Raises RefusedPolicyError where our reader refuses the policy and the recording does not.
+    ``engine`` is for policies with rules of their own. Raises RefusedPolicyError where we refuse the policy and the
+    recording does not.
     """
     steps: Sequence[Mapping[str, Any]] = recording["steps"]
+    platform = platform_of(recording)
     try:
-        policy = load(recording["policy_rego"].encode(), parity=parity)
+        policy = load_policy(recording["policy_rego"].encode(), engine, parity=parity, platform=platform)
     except Malformed as error:
         if [step["call"] for step in steps] == ["construct"]:
             return []
         raise RefusedPolicyError(error) from error
-    platform, state, saved = platform_of(recording), State.initial(), State.initial()
+    state = saved = policy.initial_state()
     differences: list[Difference] = []
     for number, step in enumerate(steps):
         call, given = step["call"], step["input"]
@@ -89,19 +94,18 @@ def replay(recording: Recording, *, parity: bool = True) -> list[Difference]:
             case "extend_default_mounts":
                 more = tuple(_mount(mount) for mount in given["mounts"])
                 platform = replace(platform, default_mounts=platform.default_mounts + more)
+                policy = policy.with_platform(platform)
             case _:
-                found, state = _step(policy, state, platform, number, step)
+                found, state = _step(policy, state, number, step)
                 differences += found
                 if any(difference.what == "allowed" for difference in found):
                     break
     return differences
 
 
-def _step(
-    policy: Policy, state: State, platform: Platform, number: int, step: Mapping[str, Any]
-) -> tuple[list[Difference], State]:
+def _step(policy: LoadedPolicy, state: Any, number: int, step: Mapping[str, Any]) -> tuple[list[Difference], Any]:
     try:
-        decision, after = decide(policy, state, step["call"], step["input"], platform=platform)
+        decision, after = policy.decide(state, step["call"], step["input"])
     except Malformed as error:
         return list(_compare_malformed(number, step, error)), state
     return list(_compare(number, step, decision)), after

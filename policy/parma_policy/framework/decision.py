@@ -29,6 +29,8 @@ class Kind(enum.Enum):
     """The policy says no."""
     POLICY_ERROR = "policy_error"
     """The policy says nothing usable: no rule for the point, no version, or no such point."""
+    ERROR = "error"
+    """A rule of the policy's own says yes, and then something about the request that makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,6 @@ column. See ``syntax`` for the grammar.
 from __future__ import annotations
 
 from parma_policy.reader.errors import PolicyTextError
-from parma_policy.reader.policy import load
+from parma_policy.reader.policy import has_own_rules, load
 
-__all__ = ["PolicyTextError", "load"]
+__all__ = ["PolicyTextError", "has_own_rules", "load"]

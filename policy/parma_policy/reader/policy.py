@@ -16,6 +16,7 @@ from parma_policy.model import (
 )
 from parma_policy.points import POINTS
 from parma_policy.reader.containers import ContainerReader
+from parma_policy.reader.errors import PolicyTextError
 from parma_policy.reader.limits import MAX_POLICY_BYTES
 from parma_policy.reader.lists import LISTS, Items, VersionClaim, claimed, framework_claim, list_of, node_of
 from parma_policy.reader.syntax import Array, Document, Object, Reference, Statement, parse
@@ -24,7 +25,7 @@ from parma_wire.errors import Malformed
 
 _FLAGS: Final = tuple(Flags.__dataclass_fields__)
 _EXTENSIONS: Final = tuple(Extensions.__dataclass_fields__)
-_DATA: Final = (
+DATA: Final = (
     "api_version",
     "api_svn",
     "framework_version",
@@ -34,6 +35,7 @@ _DATA: Final = (
     *_FLAGS,
     *_EXTENSIONS,
 )
+"""Names of a policy's data."""
 _REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
 PERMISSIVE_LINE: Final = "permissive := true"
 """How a permissive policy says so: in a line of its own, exactly so. ``parma_snp.status`` looks for it, too."""
@@ -47,7 +49,22 @@ def load(data: bytes, *, parity: bool = False) -> Policy:
     ``parity`` switches off the strictness listed in ``parma_policy.strictness``; never in a guest. Raises Malformed,
     mostly PolicyTextError, which says line and column.
     """
-    return _build(parse(decode(data)), hashlib.sha256(data).digest(), parity=parity)
+    document = parse(decode(data))
+    _check_package(document)
+    rules = frozenset(_check_names(document, parity=parity))
+    return build(document, hashlib.sha256(data).digest(), rules, parity=parity)
+
+
+def has_own_rules(data: bytes, *, parity: bool = False) -> bool:
+    """Whether ``load`` refuses these bytes for what may be rules of the policy's own, or other Rego that is more than
+    data: a matter for an engine. Raises Malformed for bytes that are no text of acceptable size."""
+    text = decode(data)
+    try:
+        document = parse(text)
+        _check_package(document)
+        return not set(_check_names(document, parity=parity)) <= set(POINTS)
+    except PolicyTextError:
+        return True
 
 
 def decode(data: bytes) -> str:
@@ -69,10 +86,8 @@ def _api_claim(document: Document) -> VersionClaim:
     return claim
 
 
-def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
-    if document.package != "policy":
-        raise document.source.error(0, f"package {document.package}", expected="package policy")
-    rules = frozenset(_check_names(document, parity=parity))
+def build(document: Document, sha256: bytes, rules: frozenset[str], *, parity: bool) -> Policy:
+    """The policy of these definitions, which hands ``rules`` to the framework. Raises PolicyTextError."""
     api = _api_claim(document)
     framework = framework_claim(document)
     reader = ContainerReader(framework.version or FRAMEWORK_VERSION, parity)
@@ -98,6 +113,11 @@ def _build(document: Document, sha256: bytes, *, parity: bool) -> Policy:
     )
 
 
+def _check_package(document: Document) -> None:
+    if document.package != "policy":
+        raise document.source.error(0, f"package {document.package}", expected="package policy")
+
+
 def _check_names(document: Document, *, parity: bool) -> Iterator[str]:
     """Checks that every definition is known; yields the enforcement points handed to the framework."""
     for name, statement in document.statements.items():
@@ -106,8 +126,8 @@ def _check_names(document: Document, *, parity: bool) -> Iterator[str]:
         elif name in POINTS:
             _check_rule(document, statement)
             yield name
-        elif name not in _DATA and not parity:
-            close = difflib.get_close_matches(name, [*_DATA, *POINTS, "reason"], 1)
+        elif name not in DATA and not parity:
+            close = difflib.get_close_matches(name, [*DATA, *POINTS, "reason"], 1)
             hint = f"did you mean {close[0]!r}?" if close else _RULES_HINT
             raise document.source.error(statement.offset, f"unknown definition {name[:80]!r}", hint=hint)
 
