@@ -41,6 +41,9 @@ class Verdict(NamedTuple):
 class Engine(Protocol):
     """A loaded policy."""
 
+    records: bool
+    """Whether any answer, a denial included, may lead to another state."""
+
     @property
     def permissive(self) -> bool:
         """Whether the policy says of itself that it denies nothing and records."""
@@ -51,9 +54,15 @@ class Engine(Protocol):
     def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
         """The verdict, and the state that holds if the request is carried out."""
 
+    def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
+        """The state after a request that began in state ``before``, and that was denied when it was in ``asked``;
+        ``after`` is what `decide` has led to then."""
+
 
 class FrameworkEngine:
     """`Engine` over ``parma_policy``: the strict reader and the framework's decisions."""
+
+    records = False
 
     def __init__(self, policy: bytes) -> None:
         """Raises `Malformed` for bytes that are not a policy."""
@@ -73,19 +82,26 @@ class FrameworkEngine:
     def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
         """See `Engine`."""
         decision, after = self._framework.decide(self._policy, state, point, request)
-        if not decision.allowed:
-            return Verdict(allowed=False, message=decision.message()), after
-        return (
-            Verdict(
-                allowed=True,
-                message=decision.message(),
-                env=None if decision.env_list is None else tuple(decision.env_list),
-                capabilities=_capabilities(decision.caps),
-                stdio=bool(decision.allow_stdio_access),
-                ledgers=decision.allowed_ledgers or (),
-            ),
-            after,
-        )
+        return verdict(decision), after
+
+    def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
+        """See `Engine`: the framework records nothing when it denies."""
+        del asked, after
+        return before
+
+
+def verdict(decision: Any) -> Verdict:
+    """From the framework's `Decision`."""
+    if not decision.allowed:
+        return Verdict(allowed=False, message=decision.message())
+    return Verdict(
+        allowed=True,
+        message=decision.message(),
+        env=None if decision.env_list is None else tuple(decision.env_list),
+        capabilities=_capabilities(decision.caps),
+        stdio=bool(decision.allow_stdio_access),
+        ledgers=decision.allowed_ledgers or (),
+    )
 
 
 def preload() -> None:

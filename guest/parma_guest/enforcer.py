@@ -18,7 +18,7 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from parma_guest import points
@@ -45,8 +45,11 @@ class Asker:
         self._engine = engine
         self._row = row
         self._asked: set[str] = set()
+        self._before: Any = state
         self.state: Any = state
         self.questions: list[tuple[str, Document, Verdict]] = []
+        self.state_if_refused: Any = state
+        """What holds when the request fails: the state from before it, and what a denial itself has recorded."""
 
     def ask(self, point: str, request: Document) -> Verdict:
         """Raises `Denied` with the policy's reason. The state that follows is kept only when all goes well."""
@@ -55,6 +58,7 @@ class Asker:
         verdict, after = self._engine.decide(self.state, point, request)
         self.questions.append((point, request, verdict))
         if not verdict.allowed:
+            self.state_if_refused = self._engine.after_denial(self._before, self.state, after)
             raise Denied(verdict.message or f"{point} denied: the policy does not allow it")
         self.state = after
         self._asked.add(point)
@@ -165,6 +169,7 @@ class Enforcer:
             except OSError as error:
                 raise Unavailable(f"the guest's kernel refused: {error.strerror}") from error
             except ParmaError:
+                self._state = asker.state_if_refused
                 raise
             except Exception as error:
                 # A bug: what has happened and what has not is unknown. The text of the error could hold anything.
@@ -177,15 +182,26 @@ class Enforcer:
 
     @contextmanager
     def read(self, method: str) -> Iterator[Asker]:
-        """A request that only reveals something: asked against the state of this moment, without waiting."""
+        """A request that only reveals something: asked against the state of this moment, without waiting.
+
+        Where the policy has rules of its own, these may record that it was asked, and requests take turns.
+        """
         row = _row(method, Kind.READ)
-        asker = Asker(self._policy(), self._state, row)
-        try:
-            yield asker
-            asker.require_all_asked()
-        finally:
-            if self._recording is not None:
-                self._recording.add_read(_questions(asker))
+        engine = self._policy()
+        with self._lock if engine.records else nullcontext():
+            asker = Asker(engine, self._state, row)
+            try:
+                yield asker
+                asker.require_all_asked()
+            except Denied:
+                if engine.records:
+                    self._state = asker.state_if_refused
+                raise
+            finally:
+                if self._recording is not None:
+                    self._recording.add_read(_questions(asker))
+            if engine.records:
+                self._state = asker.state
 
     def _policy(self) -> Engine:
         if self._engine is None:

@@ -11,6 +11,7 @@ import os  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from types import TracebackType  # noqa: E402
 from typing import Final  # noqa: E402
 
@@ -18,7 +19,7 @@ from parma_guest import boot, cmdline, tee  # noqa: E402
 from parma_guest.decisions import FrameworkEngine, preload  # noqa: E402
 from parma_guest.devicemapper import DeviceMapper  # noqa: E402
 from parma_guest.devices import ScsiDevices  # noqa: E402
-from parma_guest.enforcer import Enforcer  # noqa: E402
+from parma_guest.enforcer import Enforcer, LoadPolicy  # noqa: E402
 from parma_guest.group import Group  # noqa: E402
 from parma_guest.host import GuestHost  # noqa: E402
 from parma_guest.modules import load_modules  # noqa: E402
@@ -36,19 +37,19 @@ from ttrpc import Server  # noqa: E402
 _BACKLOG: Final = 64
 
 
-def main() -> None:
-    """Never returns."""
+def main(load_policy: Callable[[Reaper], LoadPolicy] = lambda _: FrameworkEngine) -> None:
+    """Never returns. ``load_policy`` makes what policies are loaded with."""
     kernel = Kernel()
     sys.excepthook = _die_with(kernel)
     threading.excepthook = lambda hook: _die(kernel, hook.exc_type, hook.exc_traceback)
     try:
-        _serve(kernel, [("python", time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)])
+        _serve(kernel, load_policy, [("python", time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)])
     except BaseException as error:  # noqa: BLE001  # process 1 has nobody to tell
         _die(kernel, type(error), error.__traceback__)
     _die(kernel, None, None)
 
 
-def _serve(kernel: Kernel, phases: list[tuple[str, int]]) -> None:
+def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: list[tuple[str, int]]) -> None:
     boot.leave_initial_root(kernel)
     boot.mount_all(kernel)
     _detach_console()
@@ -61,9 +62,9 @@ def _serve(kernel: Kernel, phases: list[tuple[str, int]]) -> None:
     kernel.loopback_up()
     phases.append(("modules", _now()))
 
-    enforcer = Enforcer(tee.provider(tee_name, _listen, tee.from_host), FrameworkEngine)
     reaper = Reaper()
     reaper.start()
+    enforcer = Enforcer(tee.provider(tee_name, _listen, tee.from_host), load_policy(reaper))
     devices = ScsiDevices(kernel.block_device_size)
     mapper = DeviceMapper()
     group = Group(

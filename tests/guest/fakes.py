@@ -195,6 +195,11 @@ class FakeEngine:
     def initial_state(self) -> tuple[str, ...]:
         return ()
 
+    records = False
+
+    def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
+        return after if self.records else before
+
     def decide(self, state: tuple[str, ...], point: str, request: Mapping[str, object]) -> tuple[Verdict, Any]:
         self.requests.append((point, request))
         if point in self.deny:

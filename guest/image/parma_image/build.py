@@ -14,7 +14,7 @@ from typing import Final
 
 from parma_guest import cmdline
 from parma_image import base as image_base
-from parma_image import contents, cpio, lock, measure, rootfs
+from parma_image import contents, cpio, lock, measure, rego, rootfs
 from parma_image.debian import DebianArchive, Log
 from parma_image.manifest import MANIFEST, Artefact, Manifest, Package, list_files
 from parma_wire.errors import NotFound, Unavailable
@@ -31,7 +31,8 @@ def build_image(
     log: Log = lambda _: None,
     relock_if_gone: bool = False,
     lock_file: Path = lock.LOCK_FILE,
-    entry: str = contents.ENTRY,
+    variant: str = "default",
+    entry: str = "",
     packages: Mapping[str, Path] | None = None,
     extra: Mapping[str, bytes] | None = None,
     measurements: bool = True,
@@ -39,7 +40,8 @@ def build_image(
     """Builds the image into ``directory``; downloads and unpacked packages are kept in ``workdir``.
 
     ``relock_if_gone``: when the archive no longer has a locked version, build from what it has now (the
-    measurement then differs from the published one, and ``log`` is told so). ``entry``, ``packages`` (folders by
+    measurement then differs from the published one, and ``log`` is told so). ``variant``: one of
+    ``contents.VARIANTS``. ``entry``, ``packages`` (folders by
     name) and ``extra`` (files by path) are for tests that put something of their own into the image.
     """
     workdir = workdir.absolute()
@@ -54,6 +56,11 @@ def build_image(
         log("WARNING: building from the archive's present packages; the measurement is not the published one")
         locked = lock.make(archive, workdir)
         base = image_base.prepare(locked, archive)
+    files, made_of = dict(extra or {}), list(_packages(locked))
+    if variant == "rego":
+        engine = rego.build_engine(archive, relock_if_gone=relock_if_gone)
+        files[rego.PROGRAM] = engine.program.read_bytes()
+        made_of += engine.made_of
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir) as temporary:
         python, scratch = Path(temporary, "python"), Path(temporary, "scratch")
@@ -61,11 +68,11 @@ def build_image(
         scratch.mkdir()
         _link_packages(python, packages or {})
         log("putting the initrd together")
-        tree = rootfs.assemble(base, python, entry, scratch, extra or {})
+        tree = rootfs.assemble(base, python, entry or contents.VARIANTS[variant], scratch, files)
     _replace(directory / KERNEL, base.kernel.vmlinuz.read_bytes())
     _replace(directory / INITRD, compress(base, cpio.archive(tree)))
     _replace(directory / FIRMWARE, base.firmware.read_bytes())
-    manifest = _manifest(directory, tree, locked, measurements=measurements)
+    manifest = _manifest(directory, tree, variant, made_of, measurements=measurements)
     _replace(directory / MANIFEST, manifest.dump().encode())
     log(f"guest image in {directory}: initrd {manifest.initrd.size / 1e6:.1f} MB, {len(manifest.files)} paths")
     return manifest
@@ -97,13 +104,19 @@ def _link_packages(python: Path, packages: Mapping[str, Path]) -> None:
         (python / name).symlink_to(path.resolve())
 
 
-def _manifest(directory: Path, tree: cpio.Tree, locked: lock.Lock, *, measurements: bool) -> Manifest:
-    lines = {tee: cmdline.command_line(tee) for tee in cmdline.TEES}
+def _packages(locked: lock.Lock) -> list[Package]:
     made_of = [Package(p.name, p.version, p.sha256) for p in locked.packages]
-    made_of += [Package(w.name, w.version, w.sha256) for w in locked.wheels]
+    return made_of + [Package(w.name, w.version, w.sha256) for w in locked.wheels]
+
+
+def _manifest(
+    directory: Path, tree: cpio.Tree, variant: str, made_of: list[Package], *, measurements: bool
+) -> Manifest:
+    lines = {tee: cmdline.command_line(tee) for tee in cmdline.TEES}
     paths = (directory / FIRMWARE, directory / KERNEL, directory / INITRD)
     return Manifest(
         version=_version(),
+        variant=variant,
         kernel=Artefact.of(directory / KERNEL),
         initrd=Artefact.of(directory / INITRD),
         firmware=Artefact.of(directory / FIRMWARE),

@@ -37,6 +37,12 @@ def add_image_commands(subparsers: _Subparsers) -> None:
 
     for command in (build, lock):
         command.add_argument(
+            "--variant",
+            choices=("default", "rego"),
+            default="default",
+            help="'rego': with an engine for policies with rules of their own",
+        )
+        command.add_argument(
             "--workdir", type=Path, default=WORKDIR, metavar="DIR", help="keep downloads here (default: %(default)s)"
         )
 
@@ -61,17 +67,28 @@ def _progress(line: str) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     from parma_image.build import build_image
 
-    build_image(arguments.directory, workdir=arguments.workdir, log=_progress, relock_if_gone=arguments.relock)
+    build_image(
+        arguments.directory,
+        workdir=arguments.workdir,
+        log=_progress,
+        relock_if_gone=arguments.relock,
+        variant=arguments.variant,
+    )
     return 0
 
 
 def _lock(arguments: argparse.Namespace) -> int:
-    from parma_image import lock
+    from parma_image import lock, rego
     from parma_image.debian import DebianArchive
 
-    made = lock.make(DebianArchive(arguments.workdir, log=_progress), arguments.workdir)
-    lock.LOCK_FILE.write_text(lock.dump(made), encoding="utf-8")
-    _progress(f"{len(made.packages)} packages and {len(made.wheels)} wheels locked in {lock.LOCK_FILE}")
+    archive = DebianArchive(arguments.workdir, log=_progress)
+    path = lock.LOCK_FILE
+    if arguments.variant == "rego":
+        made, path = rego.make_lock(archive), rego.LOCK_FILE
+    else:
+        made = lock.make(archive, arguments.workdir)
+    path.write_text(lock.dump(made), encoding="utf-8")
+    _progress(f"{len(made.packages)} packages and {len(made.wheels)} wheels locked in {path}")
     return 0
 
 

@@ -13,6 +13,8 @@ LOADER: Final = "usr/lib64/ld-linux-x86-64.so.2"
 OUR_DIRECTORY: Final = "usr/lib/parma"
 ENTRY: Final = "parma_guest.init"
 """The module whose ``main()`` is process 1."""
+VARIANTS: Final = {"default": ENTRY, "rego": "parma_guest.rego"}
+"""The same of each variant. Only ``rego`` has a Rego engine, and with it another measurement."""
 
 OUR_PACKAGES: Final = ("parma_cose", "parma_guest", "parma_policy", "parma_snp", "parma_wire", "ttrpc")
 

@@ -68,6 +68,8 @@ class Manifest:
     """The whole document."""
 
     version: str
+    variant: str
+    """``default``, or ``rego``: see docs/rego-variant.md."""
     kernel: Artefact
     initrd: Artefact
     firmware: Artefact
@@ -112,10 +114,11 @@ def parse(document: object) -> Manifest:
     cmdline = values["cmdline"]
     if not isinstance(cmdline, dict) or not all(isinstance(text, str) for text in cmdline.values()):
         raise Malformed("cmdline is not an object of strings")
-    if not isinstance(values["version"], str):
-        raise Malformed("version is not a string")
+    if not isinstance(values["version"], str) or not isinstance(values["variant"], str):
+        raise Malformed("version or variant is not a string")
     return Manifest(
         values["version"],
+        values["variant"],
         _record(Artefact, values["kernel"]),
         _record(Artefact, values["initrd"]),
         _record(Artefact, values["firmware"]),

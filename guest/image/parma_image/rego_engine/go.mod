@@ -1,4 +1,4 @@
-module parma/rego-engine
+module parma.example/rego-engine
 
 go 1.25.0
 
