@@ -9,6 +9,7 @@ A recording is an object with ``policy_rego``, ``default_mounts``, ``privileged_
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from parma_policy.framework import Decision, Platform
 from parma_policy.loaded import LoadedPolicy, load_policy
 from parma_policy.model import CAPABILITY_SETS, MountRule
 from parma_policy.patterns import PatternCache
+from parma_policy.reader import has_own_rules
 from parma_wire.errors import Malformed
 
 if TYPE_CHECKING:
@@ -42,11 +44,12 @@ class Difference:
 
 
 class RefusedPolicyError(Exception):
-    """The recording's policy is not loaded. ``cause`` is why."""
+    """The recording's policy is not loaded. ``cause`` is why; ``own_rules``: perhaps for want of an engine."""
 
-    def __init__(self, cause: Malformed) -> None:
+    def __init__(self, cause: Malformed, *, own_rules: bool) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.own_rules = own_rules
 
 
 def platform_of(recording: Recording) -> Platform:
@@ -72,12 +75,13 @@ def replay(recording: Recording, engine: Engine | None = None, *, parity: bool =
     """
     steps: Sequence[Mapping[str, Any]] = recording["steps"]
     platform = platform_of(recording)
+    data = recording["policy_rego"].encode()
     try:
-        policy = load_policy(recording["policy_rego"].encode(), engine, parity=parity, platform=platform)
+        policy = load_policy(data, engine, parity=parity, platform=platform)
     except Malformed as error:
         if [step["call"] for step in steps] == ["construct"]:
             return []
-        raise RefusedPolicyError(error) from error
+        raise RefusedPolicyError(error, own_rules=bool(data.strip()) and has_own_rules(data, parity=parity)) from error
     state = saved = policy.initial_state()
     differences: list[Difference] = []
     for number, step in enumerate(steps):
@@ -165,42 +169,52 @@ def _sorted(values: Sequence[str] | None, otherwise: Sequence[str] | None) -> li
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a folder of recordings, by name. ``refused``: policies with rules of their own, and why."""
+    """What came of a folder of recordings, by name."""
 
     passed: tuple[str, ...]
     failed: Mapping[str, Sequence[Difference]]
     refused: Mapping[str, str]
-    skipped: tuple[str, ...]
-    """Recorded with a Windows guest."""
+    """Policies that we do not load although the reference does, and why."""
+    skipped: Mapping[str, str]
+    """Not compared, and why."""
 
     def fail_open(self) -> list[str]:
         """Recordings in which we allow what was denied."""
         return [name for name, found in self.failed.items() if any(difference.fail_open for difference in found)]
 
 
-def replay_folder(directory: Path, *, parity: bool = True) -> Score:
-    """Replays every recording of a folder. Raises Malformed for a file that is none."""
-    passed, skipped = [], []
+def replay_folder(
+    directory: Path, engine: Engine | None = None, *, parity: bool = True, without_engine: str = ""
+) -> Score:
+    """Replays every recording of a folder. Raises Malformed for a file that is none.
+
+    ``without_engine``: why there is none. Policies with rules of their own are then skipped, otherwise refused.
+    """
+    passed: list[str] = []
     failed: dict[str, Sequence[Difference]] = {}
     refused: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for path in sorted(directory.glob("*.json")):
         recording = _read(path)
         if "steps" not in recording:
             continue
         name = str(recording["name"])
         if recording.get("os") != "linux":
-            skipped.append(name)
+            skipped[name] = f"recorded in a guest of {recording.get('os')}"
             continue
         try:
-            differences = replay(recording, parity=parity)
+            differences = replay(recording, engine, parity=parity)
         except RefusedPolicyError as error:
-            refused[name] = str(error)
+            if without_engine and error.own_rules:
+                skipped[name] = f"rules of its own, and no engine: {without_engine}"
+            else:
+                refused[name] = str(error)
             continue
         if differences:
             failed[name] = differences
         else:
             passed.append(name)
-    return Score(tuple(passed), failed, refused, tuple(skipped))
+    return Score(tuple(passed), failed, refused, skipped)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -213,16 +227,17 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def main(directory: Path) -> tuple[int, int]:
-    """Replays a folder, prints what differs, and returns the numbers of passed and failed recordings.
+def main(directory: Path, engine: Engine | None = None, *, without_engine: str = "") -> tuple[int, int]:
+    """Replays a folder, prints what differs or was skipped, and returns the numbers of passed and failed recordings.
 
-    A policy with rules of its own passes by being refused: there is no Rego engine here.
+    A policy that is refused has failed, but where it needs an engine and there is none.
     """
-    score = replay_folder(directory)
+    score = replay_folder(directory, engine, without_engine=without_engine)
     for name, differences in score.failed.items():
-        print(f"{name}: {differences[0]}")
-    print(
-        f"{len(score.passed)} answered as recorded, {len(score.refused)} refused when loaded (rules of their own), "
-        f"{len(score.skipped)} skipped (Windows), {len(score.fail_open())} allowed though recorded as denied"
-    )
-    return len(score.passed) + len(score.refused), len(score.failed)
+        print(f"FAILED {name}: {differences[0]}")
+    for name, reason in score.refused.items():
+        print(f"FAILED {name}: refused when loaded: {reason}")
+    for reason, count in Counter(score.skipped.values()).items():
+        print(f"{count} skipped: {reason}")
+    print(f"{len(score.fail_open())} allowed though recorded as denied")
+    return len(score.passed), len(score.failed) + len(score.refused)

@@ -12,7 +12,20 @@ from typing import Final
 STRICTER: Final[dict[str, str]] = {
     "load.custom-rules": (
         "A policy with Rego rules of its own, or with constant answers for enforcement points, is refused when it is "
-        "loaded. Also in parity mode: there is no Rego engine here."
+        "loaded; also in parity mode. The 'rego' variant of the guest image has an engine for them."
+    ),
+    "rego.built-in-functions": (
+        "Rules of a policy's own may not call functions that depend on anything but their arguments (clock, network, "
+        "randomness, environment): the policy is refused when it is loaded."
+    ),
+    "rego.framework": (
+        "Rules of a policy's own see of data.framework its answer at each enforcement point, errors, error_objects and "
+        "reason; of data.metadata everything but issuers and fragment_parameters. Referring to anything else, or to "
+        "something whose name is computed, is refused when the policy is loaded."
+    ),
+    "rego.records": (
+        "Rules of a policy's own cannot make up what the framework records: no container that is not in the policy, "
+        "no fragment that was not loaded."
     ),
     "load.unknown-names": (
         "Unknown definitions and unknown members of objects are refused when the policy is loaded; the reference "

@@ -23,6 +23,7 @@ def _manifest() -> manifest.Manifest:
     artefact = manifest.Artefact("vmlinuz", _ZERO, 1)
     return manifest.Manifest(
         "0.1",
+        "default",
         artefact,
         artefact,
         artefact,

@@ -130,9 +130,11 @@ def test_a_folder_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     score = replay_folder(tmp_path)
     assert (score.passed, list(score.failed), list(score.refused)) == (("good",), ["bad"], ["refused"])
-    assert (score.skipped, score.fail_open()) == (("windows",), ["bad"])
-    assert main(tmp_path) == (2, 1)
+    assert (list(score.skipped), score.fail_open()) == (["windows"], ["bad"])
+    assert main(tmp_path, without_engine="none here") == (1, 1)
     shown = capsys.readouterr().out
+    assert "1 skipped: recorded in a guest of windows" in shown
+    assert "1 skipped: rules of its own, and no engine: none here" in shown
     assert "bad: step 0 mount_device: allowed is True, recorded False" in shown
     (tmp_path / "broken.json").write_text("[]")
     with pytest.raises(Malformed, match=r"broken\.json"):

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
-from parma_policy.replay import Score, replay_folder
+from parma_policy.replay import Score, replay, replay_folder
 from tests.policy.builders import VECTORS
+from tests.policy.rego_engine import needs_engine, new_engine
 
 pytestmark = pytest.mark.skipif(not VECTORS.is_dir(), reason="no shared/vectors/policy beside the checkout")
 
@@ -83,6 +87,42 @@ def test_only_policies_with_rules_of_their_own_are_refused(parity: Score) -> Non
 def test_a_refusal_says_where_and_what_to_do(parity: Score) -> None:
     for reason in parity.refused.values():
         assert "line " in reason or "empty" in reason
+
+
+@needs_engine
+def test_with_an_engine_every_policy_is_answered_as_recorded() -> None:
+    with closing(new_engine("-reference")) as engine:
+        score = replay_folder(VECTORS, engine)
+    assert {name: str(found[0]) for name, found in score.failed.items()} == {}
+    assert score.refused == {}
+    assert len(score.passed) >= 649
+
+
+@needs_engine
+def test_the_engine_of_a_guest_allows_nothing_that_was_denied() -> None:
+    with closing(new_engine()) as engine:
+        score = replay_folder(VECTORS, engine, parity=False)
+    assert score.fail_open() == []
+
+
+_FORWARD = re.compile(r"(?m)^(\s*)(\w+) *:?= *data\.framework\.(?!reason|errors)(\w+) *$")
+
+
+@needs_engine
+def test_a_rule_that_passes_on_the_frameworks_answer_is_the_frameworks() -> None:
+    # Every recording again, with each point decided by a rule: answer, history and reasons go through the engine.
+    rewritten, different = 0, {}
+    with closing(new_engine("-reference")) as engine:
+        for path in sorted(VECTORS.glob("*.json")):
+            recording = json.loads(path.read_text())
+            if recording.get("os") == "linux" and _FORWARD.search(recording["policy_rego"]):
+                rego = _FORWARD.sub(r"\1\2 := object.union(data.framework.\3, {})", recording["policy_rego"])
+                rewritten += 1
+                found = replay({**recording, "policy_rego": rego}, engine)
+                if found:
+                    different[recording["name"]] = str(found[0])
+    assert different == {}
+    assert rewritten >= 584
 
 
 def test_only_windows_is_skipped(parity: Score) -> None:

@@ -18,7 +18,7 @@ usage: ./dev TASK [ARGUMENTS]
   demo            run a container in its own VM under a policy, then show three refusals
   test [PYTEST]   run the whole test suite, end-to-end tests in real VMs included
   bench           measure against runc's shim on the same containerd
-  image DIR       build the guest image into DIR
+  image DIR       build the guest image into DIR; --variant rego: with an engine for policies with rules of their own
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
   fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
   docs            rewrite the tables in docs/ that are made from the code

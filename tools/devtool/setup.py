@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from pathlib import Path
 
 from devtool import paths
+from parma_wire.errors import ParmaError
 
 
 def say(line: str) -> None:
@@ -46,7 +48,43 @@ def ensure_image() -> None:
     stamp.write_text(wanted)
 
 
+def ensure_rego_engine() -> Path:
+    """The engine of the ``rego`` image variant, linked to as ``.dev/rego-engine``. Raises ParmaError where it cannot be
+    built."""
+    from parma_image import debian, rego
+
+    built = rego.build_engine(debian.DebianArchive(paths.ARCHIVE, log=say), relock_if_gone=True)
+    link = paths.REGO_ENGINE.with_suffix(".new")
+    link.unlink(missing_ok=True)
+    link.symlink_to(built.program)
+    link.replace(paths.REGO_ENGINE)
+    return paths.REGO_ENGINE
+
+
+def ensure_rego_image() -> None:
+    """The ``rego`` variant of the guest image in ``.dev/image-rego``. Raises ParmaError where it cannot be built."""
+    from parma_image import build
+
+    stamp = paths.REGO_IMAGE / "inputs.sha256"
+    wanted = image_inputs_digest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    say("building the rego variant of the guest image")
+    build.build_image(paths.REGO_IMAGE, workdir=paths.ARCHIVE, log=say, relock_if_gone=True, variant="rego")
+    stamp.write_text(wanted)
+
+
 def ensure_all() -> None:
     """Everything that running a container takes."""
     ensure_prefix()
     ensure_image()
+
+
+def ensure_for_tests() -> None:
+    """All that the tests use. Those of the Rego engine are skipped where that cannot be built."""
+    ensure_all()
+    try:
+        ensure_rego_engine()
+        ensure_rego_image()
+    except ParmaError as error:
+        say(f"no Rego engine, its tests will be skipped: {error}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def task_setup(_: list[str]) -> int:
 
 
 def task_test(arguments: list[str]) -> int:
-    setup.ensure_all()
+    setup.ensure_for_tests()
     return _run(sys.executable, "-m", "pytest", *arguments)
 
 
@@ -47,9 +48,12 @@ def task_bench(arguments: list[str]) -> int:
 
 
 def task_image(arguments: list[str]) -> int:
-    return _run(
-        paths.VENV / "bin/parma", "image", "build", "--workdir", paths.ARCHIVE, *map(os.path.abspath, arguments)
-    )
+    parser = argparse.ArgumentParser(prog="./dev image", description="Builds the guest image into a folder.")
+    parser.add_argument("directory", type=os.path.abspath)
+    parser.add_argument("--variant", choices=("default", "rego"), default="default")
+    chosen = parser.parse_args(arguments)
+    build: list[str | Path] = [paths.VENV / "bin/parma", "image", "build", "--workdir", paths.ARCHIVE]
+    return _run(*build, "--variant", chosen.variant, chosen.directory)
 
 
 def task_fuzz(arguments: list[str]) -> int:

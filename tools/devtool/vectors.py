@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
+
+from devtool import setup
+from parma_wire.errors import ParmaError
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +32,18 @@ def replay(directory: Path) -> tuple[int, int]:
 
     if snp_cases.is_attestation(directory):
         return snp_cases.replay(directory)
-    from parma_policy.replay import main as replay_policies
-
     return replay_policies(directory)
+
+
+def replay_policies(directory: Path) -> tuple[int, int]:
+    """With the Rego engine, which is set up for this; where that fails, its cases are skipped, saying why."""
+    from parma_policy.rego.link import ChildEngine
+    from parma_policy.rego.process import program
+    from parma_policy.replay import main
+
+    try:
+        path = setup.ensure_rego_engine()
+    except ParmaError as error:
+        return main(directory, without_engine=str(error))
+    with closing(ChildEngine(program(path, "-reference"))) as engine:
+        return main(directory, engine)

@@ -7,7 +7,7 @@ enough by its envelope, with the receipts required? After: is it new enough by i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from parma_policy.framework.decision import Decision, Reason, denied, policy_error, shown
 from parma_policy.framework.state import LoadedFragment, State
@@ -16,6 +16,7 @@ from parma_policy.model import ContainerIndex, FragmentRule, SvnValue
 from parma_policy.reader.errors import PolicyTextError
 from parma_policy.reader.fragment import FragmentText, Parameters, fragment_package
 from parma_policy.reader.lists import Items
+from parma_policy.reader.syntax import FrozenJson
 from parma_policy.requests import LoadFragment, Receipt
 
 _POINT = "load_fragment"
@@ -34,6 +35,12 @@ def load_fragment(view: View, request: LoadFragment) -> tuple[Decision, State]:
         return _load(view, request, rules)
     except PolicyTextError as error:
         return policy_error(_POINT, "fragment_text", f"the fragment cannot be read: {error}"), view.state
+
+
+def parameter_sets(view: View, request: LoadFragment) -> list[Mapping[str, FrozenJson]]:
+    """The different parameters that the rules accepting the envelope give; none where they say nothing of any."""
+    rules, _ = _accepting(view, request)
+    return [parameters for parameters in _parameter_sets(rules) if parameters is not None]
 
 
 def _load(view: View, request: LoadFragment, rules: Sequence[FragmentRule]) -> tuple[Decision, State]:

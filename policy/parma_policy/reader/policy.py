@@ -39,7 +39,7 @@ DATA: Final = (
 _REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
 PERMISSIVE_LINE: Final = "permissive := true"
 """How a permissive policy says so: in a line of its own, exactly so. ``parma_snp.status`` looks for it, too."""
-_RULES_HINT: Final = "a policy with Rego rules of its own needs the guest image variant with a Rego engine"
+_RULES_HINT: Final = "a policy with rules of its own needs a guest with a Rego engine: the 'rego' variant of the image"
 _REASON_FORMS: Final = "data.framework.reason, or an object of data.framework.errors and data.framework.error_objects"
 
 

@@ -133,7 +133,7 @@ _KEYWORDS: Final = {"true": True, "false": False, "null": None}
 _scan_string: Final[Callable[[str, int], tuple[str, int]]] = getattr(json.decoder, "scanstring")  # noqa: B009
 
 _VALUE: Final = "a literal: a string, a whole number, true, false, null, an array or an object"
-_RULES_HINT: Final = "a policy with Rego rules of its own needs the guest image variant with a Rego engine"
+_RULES_HINT: Final = "a policy with rules of its own needs a guest with a Rego engine: the 'rego' variant of the image"
 
 
 def parse(text: str) -> Document:

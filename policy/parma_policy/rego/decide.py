@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from parma_policy.framework import GUEST, Decision, Kind, Platform, State, decide
+from parma_policy.framework import GUEST, Decision, Kind, Platform, State, decide, fragments
 from parma_policy.framework.decision import Reason, denied, policy_error
 from parma_policy.framework.handlers import HANDLERS
 from parma_policy.framework.state import with_item
@@ -26,7 +26,7 @@ from parma_policy.framework.view import View
 from parma_policy.model import Policy
 from parma_policy.points import POINTS, Default, EnforcementPoint
 from parma_policy.reader.fragment import fragment_package
-from parma_policy.rego import documents, results
+from parma_policy.rego import documents, fragment_module, results
 from parma_policy.rego.engine import (
     Answer,
     Definition,
@@ -70,6 +70,7 @@ class _Question:
     request: object
     states: list[State] = field(default_factory=list)
     decisions: dict[str, Decision] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
 
 
 class _RefusedModuleError(Exception):
@@ -221,30 +222,46 @@ class RegoPolicy:
     def _load_fragment(
         self, state: RegoState, declared: EnforcementPoint, request: LoadFragment
     ) -> tuple[Decision, RegoState]:
-        """Asks before the fragment's text counts for anything, and again when it is a module."""
+        """Asks before the fragment's text counts for anything; and again when it is a module, once for each set of
+        parameters that the first answer names."""
         namespace = fragment_package(request.rego)
-        document = _fragment_document(request, namespace)
-        added = state.fragments
-        decision = denied(declared.name)
-        for loaded in (False, True):
-            if loaded:
-                added = self._with_module(state, namespace, request.rego)
-            asked = replace(state, fragments=added)
-            question = self._question(state, request)
-            document = {**document, "fragment_loaded": loaded}
-            found = self._query(asked, declared.name, document, question)
-            if found is None:
-                return self._undefined(state, declared, {**_fragment_request(request)})
-            answer, metadata, problem = self._read(state, declared, found, question)
-            state = replace(state, metadata=metadata)
-            if problem:
-                return policy_error(declared.name, "answer", problem), state
-            if not answer["allowed"]:
-                return self._explained(state, denied(declared.name), document), state
-            if not isinstance(answer["add_module"], bool):
-                return policy_error(declared.name, "answer", "value for 'add_module' is not a boolean"), state
-            decision = Decision(True, declared.name, add_module=answer["add_module"])
-        return decision, replace(state, fragments=added) if decision.add_module else state
+        document = {**_fragment_document(request, namespace), "fragment_loaded": False}
+        answer, state = self._ask_about_fragment(state, declared, request, document)
+        if not isinstance(answer, dict):
+            return answer, state
+        document["fragment_loaded"] = True
+        sets = fragment_module.parameter_sets(answer.get("parameters"))
+        kept: Modules | None = None
+        for parameters in sets or [{}]:
+            text = fragment_module.with_parameters(request.rego, parameters)
+            loaded = self._with_module(state, namespace, text)
+            answer, asked = self._ask_about_fragment(replace(state, fragments=loaded), declared, request, document)
+            state = replace(asked, fragments=state.fragments)
+            if not isinstance(answer, dict):
+                return answer, state
+            if answer["add_module"] is True:
+                kept = loaded
+        if kept is None:
+            return Decision(True, declared.name), state
+        if len(sets) > 1:
+            return policy_error(declared.name, "answer", "a module cannot have several sets of parameters"), state
+        return Decision(True, declared.name, add_module=True), replace(state, fragments=kept)
+
+    def _ask_about_fragment(
+        self, state: RegoState, declared: EnforcementPoint, request: LoadFragment, document: Json
+    ) -> tuple[dict[str, Json] | Decision, RegoState]:
+        """The rule's answer if that is a yes, else the decision."""
+        question = self._question(state, request)
+        found = self._query(state, declared.name, document, question)
+        if found is None:
+            return self._undefined(state, declared, _fragment_request(request))
+        answer, metadata, problem = self._read(state, declared, found, question)
+        state = replace(state, metadata=metadata)
+        if problem:
+            return policy_error(declared.name, "answer", problem), state
+        if not answer["allowed"]:
+            return self._explained(state, denied(declared.name), _fragment_request(request)), state
+        return answer, state
 
     def _with_module(self, state: RegoState, namespace: str, text: str) -> Modules:
         """The fragments with one more. Raises _RefusedModuleError."""
@@ -275,7 +292,7 @@ class RegoPolicy:
         if name == "error_objects":
             return Answer([])
         if name in ("errors", "reason"):
-            errors = self._errors(question, given)
+            errors = sorted({reason.topic for reason in self._objections(question, given)})
             return Answer(errors, is_set=True) if name == "errors" else Answer({"errors": errors, "error_objects": []})
         point = POINTS[name]
         if not point.linux:
@@ -290,42 +307,52 @@ class RegoPolicy:
             decision, after = HANDLERS[name](question.view, request)
         except Malformed as error:
             return Answer(refused=error.message)
+        if decision.kind is Kind.POLICY_ERROR:
+            return Answer(refused=decision.message())
         document = documents.decision(decision)
+        if isinstance(request, LoadFragment) and decision.allowed:
+            document["parameters"] = [
+                documents.plain(parameters) for parameters in fragments.parameter_sets(question.view, request)
+            ]
         if decision.allowed:
             question.states.append(after)
             question.decisions[name] = decision
             document["metadata"] = operations(question.view.state, after)
         return Answer(document)
 
-    def _errors(self, question: _Question, given: Json) -> list[str]:
-        """The reference's words for what the framework has against the input, whose ``rule`` says at which point."""
+    def _objections(self, question: _Question, given: Json) -> tuple[Reason, ...]:
+        """What the framework has against the input, whose ``rule`` says at which point."""
         point = POINTS.get(str(given.get("rule"))) if isinstance(given, dict) else None
         if point is None or not point.linux:
-            return []
+            return ()
         is_fragment = isinstance(question.request, LoadFragment) and point.name == "load_fragment"
         request = question.request if is_fragment else _decoded(point, given)
-        if request is None:
-            return []
-        return list(HANDLERS[point.name](question.view, request)[0].topics())
+        found = () if request is None else HANDLERS[point.name](question.view, request)[0].reasons
+        question.reasons |= {reason.topic: reason for reason in found}
+        return found
 
     def _explained(self, state: RegoState, decision: Decision, request: Mapping[str, object]) -> Decision:
-        """A denial with the policy's own reasons, where it has any to give."""
+        """A denial with the policy's own reasons, where it has any to give; where those are the framework's, with its
+        words for them."""
         definition = self._definitions.get("reason")
-        if decision.kind is not Kind.DENIED or definition is None or definition == Definition("framework", "reason"):
+        if decision.kind is not Kind.DENIED or definition is None:
             return decision
-        declared = POINTS[decision.point]
-        typed: Any = request
-        if declared.linux and decision.point != "load_fragment":
-            typed = declared.schema.decode(request, decision.point)
-        question = self._question(state, typed)
+        question = self._question(state, request)
+        asked = {**request, "rule": decision.point}
+        if decision.point == "load_fragment":
+            fragment: LoadFragment = POINTS[decision.point].schema.decode(request, decision.point)
+            question.request = fragment
+            asked = {**_fragment_document(fragment, fragment_package(fragment.rego)), "rule": decision.point}
+        if definition == Definition("framework", "reason"):
+            return decision if decision.reasons else replace(decision, reasons=self._objections(question, asked))
         try:
-            found = self._query(state, "reason", {**request, "rule": decision.point}, question)
+            found = self._query(state, "reason", asked, question)
         except (EvaluationFailed, EngineFailed):
             return decision
         given = found.value.get("errors") if found and isinstance(found.value, dict) else None
-        told = tuple(text for text in given if isinstance(text, str)) if isinstance(given, list) else ()
+        told = [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
         known = {reason.topic for reason in decision.reasons}
-        more = tuple(Reason("policy", text, text) for text in told if text not in known)
+        more = tuple(question.reasons.get(text) or Reason("policy", text, text) for text in told if text not in known)
         return replace(decision, reasons=(*decision.reasons, *more))
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from parma_policy.framework import Decision, Platform, State
 from parma_policy.model import CAPABILITY_SETS, Capabilities, Container, EnvRule, IdName, MountRule
+from parma_policy.reader.syntax import FrozenJson
 from parma_policy.rego.engine import Json
 
 OSTYPE: Final = {"operatingsystem": {"ostype": "linux"}}
@@ -101,6 +102,13 @@ def mount(rule: MountRule) -> dict[str, Json]:
         "type": rule.type,
         "options": list(rule.options),
     }
+
+
+def plain(value: FrozenJson) -> Json:
+    """A literal of a policy as JSON."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _env_rule(rule: EnvRule) -> dict[str, Json]:

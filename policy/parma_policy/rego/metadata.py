@@ -72,10 +72,9 @@ def operations(before: State, after: State) -> list[Json]:
                 found.append(_operation(name, "add", key, value))
             elif previous[key] != value:
                 found.append(_operation(name, "update", key, value))
-    if after.fragments != before.fragments:
-        new_ones = after.fragments[len(before.fragments) :]
-        for fragment in new_ones:
-            found.append(_operation("issuers", "update", fragment.issuer, {"feeds": [fragment.feed]}))
+    for fragment in after.fragments[len(before.fragments) :][:1]:
+        # However many there are: they come from one text, with different parameters.
+        found.append(_operation("issuers", "update", fragment.issuer, {"feeds": [fragment.feed]}))
     return found
 
 

@@ -97,7 +97,7 @@ func (l *limits) problem(ref ast.Ref) string {
 		return "what is taken of 'data' must be named"
 	case name == "metadata":
 		l.readsMetadata = true
-		return ""
+		return l.metadataProblem(ref)
 	case name == "framework":
 		return l.frameworkProblem(ref)
 	case name == "policy" || slices.Contains(constants, string(name)) || l.fragments[string(name)] != "":
@@ -117,6 +117,23 @@ func (l *limits) frameworkProblem(ref ast.Ref) string {
 		return ""
 	}
 	return "of data.framework there are only the enforcement points, reason, errors and error_objects; not " + ref.String()
+}
+
+// Fragments are kept in another shape here than in other enforcers.
+var unreadable = []string{"issuers", "fragment_parameters"}
+
+func (l *limits) metadataProblem(ref ast.Ref) string {
+	if len(ref) == 2 {
+		return "data.metadata as a whole cannot be used"
+	}
+	name, isString := ref[2].Value.(ast.String)
+	switch {
+	case isString && slices.Contains(unreadable, string(name)):
+		return "data.metadata." + string(name) + " is not offered"
+	case !isString && !l.reference:
+		return "what is taken of data.metadata must be named"
+	}
+	return ""
 }
 
 type definition struct {
