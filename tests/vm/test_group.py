@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from parma_wire.errors import (
     DeadlineExceeded,
     Denied,
     FailedPrecondition,
+    Malformed,
     NotFound,
     ParmaError,
     Unavailable,
@@ -163,8 +165,17 @@ class World:
             on_failure()
         return source
 
-    def create(self, name: str = "c1", *, policy: bytes | None = POLICY, deadline: float | None = None) -> None:
+    def create(
+        self,
+        name: str = "c1",
+        *,
+        policy: bytes | None = POLICY,
+        fragments: Sequence[object] = (),
+        deadline: float | None = None,
+    ) -> None:
         annotations = {} if policy is None else {"io.parma.policy": base64.b64encode(policy).decode()}
+        if fragments:
+            annotations["io.parma.fragments"] = json.dumps(fragments)
         oci = {"annotations": annotations, "process": {"args": ["/bin/true"], "cwd": "/"}}
         guest_id = name.encode().hex().rjust(64, "0")
         self.group.create_container(ContainerSpec(name, guest_id, self.directory, oci, False, False), deadline=deadline)
@@ -199,6 +210,39 @@ def test_the_first_container_boots_the_vm_and_mounts_what_it_needs(world: World)
     assert world.group.vm_pid == 4711
     assert isinstance(world.group.guest, GuestClient)
     assert world.sources[0].closed
+
+
+def fragment(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def test_fragments_are_handed_over_in_order_before_anything_is_mounted(world: World) -> None:
+    world.create(fragments=[fragment(b"a"), {"trust-list": fragment(b"b")}, fragment(b"c")])
+    put = ["PutDocument", "LoadFragment", "PutDocument", "LoadTrustList", "PutDocument", "LoadFragment"]
+    assert world.guest.methods == [*put, *CREATED]
+    assert [request.data for name, request in world.guest.requests if name == "PutDocument"] == [b"a", b"b", b"c"]
+
+
+def test_a_fragment_that_the_vm_has_is_not_handed_over_again(world: World) -> None:
+    world.create(fragments=[fragment(b"a")])
+    world.create("c2", fragments=[fragment(b"a"), fragment(b"b")])
+    assert [request.data for name, request in world.guest.requests if name == "PutDocument"] == [b"a", b"b"]
+
+
+def test_a_fragment_that_is_refused_mounts_nothing_and_is_offered_again(world: World) -> None:
+    world.guest.failures["LoadFragment"] = Denied("load_fragment denied: because")
+    with pytest.raises(Denied, match="because"):
+        world.create(fragments=[fragment(b"a")])
+    assert "MountDevice" not in world.guest.methods
+    world.guest.failures.clear()
+    world.create(fragments=[fragment(b"a")])
+    assert world.guest.methods.count("LoadFragment") == 2
+
+
+def test_fragments_that_make_no_sense_boot_no_vm(world: World) -> None:
+    with pytest.raises(Malformed):
+        world.create(fragments=["%%%"])
+    assert world.machines == []
 
 
 def test_the_second_container_shares_vm_and_layers(world: World) -> None:

@@ -23,7 +23,7 @@ from parma_wire.errors import (
     ParmaError,
     Unavailable,
 )
-from parma_wire.limits import POLICY_CHUNK
+from parma_wire.limits import DOCUMENT_CHUNK, POLICY_CHUNK
 from tests.vm.fake_guest import FakeGuest
 from tests.vm.support import soon
 
@@ -59,6 +59,19 @@ def test_the_policy_travels_in_pieces_in_order(guest: FakeGuest, client: GuestCl
     sizes = [len(request.data) for name, request in guest.requests if name == "PutPolicy"]
     assert max(sizes) == POLICY_CHUNK
     assert guest.requests[-1] == ("SetPolicy", pb.SetPolicyRequest(size=len(policy)))
+
+
+@pytest.mark.parametrize("is_trust_list", [False, True])
+def test_a_signed_document_travels_in_pieces_in_order(
+    guest: FakeGuest, client: GuestClient, *, is_trust_list: bool
+) -> None:
+    document = bytes(range(256)) * 200
+    client.load_document(document, is_trust_list=is_trust_list)
+    pieces = [request for name, request in guest.requests if name == "PutDocument"]
+    assert b"".join(piece.data for piece in pieces) == document
+    assert [piece.offset for piece in pieces] == list(range(0, len(document), DOCUMENT_CHUNK))
+    assert guest.requests[-1][0] == ("LoadTrustList" if is_trust_list else "LoadFragment")
+    assert guest.requests[-1][1].size == len(document)
 
 
 @pytest.mark.parametrize(
