@@ -10,7 +10,7 @@ from parma_shim.vm.vsock import VHOST_VSOCK
 from parma_snp.checks import Outcome, Probe, Problem, ok
 from parma_wire.errors import ParmaError
 
-_MODULES: Final = ("google.protobuf", "grpc", "cryptography", "sevsnpmeasure", "cbor2")
+_MODULES: Final = ("google.protobuf", "grpc", "cryptography", "sevsnpmeasure")
 
 NO_QEMU: Final = Problem(
     "fail",
