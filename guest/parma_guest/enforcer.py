@@ -198,7 +198,7 @@ class Enforcer:
                     self._state = asker.state_if_refused
                 raise
             finally:
-                if self._recording is not None:
+                if self._recording is not None and method != "Recording":  # whose reading is no part of the run
                     self._recording.add_read(_questions(asker))
             if engine.records:
                 self._state = asker.state

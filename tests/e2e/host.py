@@ -75,12 +75,16 @@ class Host:
 
     def parma(self, *arguments: str | Path) -> str:
         """The ``parma`` command; an exit code other than 0 fails the test."""
-        environment = {**os.environ, "PARMA_CONFIG": str(self.daemon.parma_config)}
-        done = subprocess.run(
-            [paths.VENV / "bin/parma", *arguments], capture_output=True, text=True, env=environment, timeout=120
-        )
+        done = self.parma_result(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def parma_result(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """The ``parma`` command, whatever its exit code."""
+        environment = {**os.environ, "PARMA_CONFIG": str(self.daemon.parma_config)}
+        return subprocess.run(
+            [paths.VENV / "bin/parma", *arguments], capture_output=True, text=True, env=environment, timeout=120
+        )
 
     def run_arguments(
         self,
