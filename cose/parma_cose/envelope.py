@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from parma_cose import algorithms
 from parma_cose.certificates import extension
@@ -101,8 +100,3 @@ def _check_thumbprint(headers: Headers) -> None:
         raise CoseError("x5t", "the thumbprint's algorithm is not accepted", expected="SHA-256, SHA-384 or SHA-512")
     if not hmac.compare_digest(digest, headers.thumbprint.digest):
         raise CoseError("x5t", "the thumbprint is not that of the signer's certificate")
-
-
-def chain_der(chain: Chain) -> tuple[bytes, ...]:
-    """The certificates of a verified chain as DER, the signer's first."""
-    return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain.certificates)

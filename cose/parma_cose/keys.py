@@ -48,11 +48,6 @@ def read_trust_list(payload: bytes) -> dict[str, KeySet]:
     return found
 
 
-def read_key_set(data: bytes) -> KeySet:
-    """Keys from a COSE_KeySet. Raises CoseError ``format``."""
-    return _key_set(cbor.decode(data, limit=MAX_TRUST_LIST))
-
-
 def same_key(one: ec.EllipticCurvePublicKey, other: ec.EllipticCurvePublicKey) -> bool:
     """Whether two keys are the same point of the same curve."""
     return _der(one) == _der(other)

@@ -7,7 +7,7 @@ import contextlib
 
 from parma_cose import cbor, did, sign1
 from parma_cose.errors import CoseError
-from parma_cose.keys import TRUST_LIST_TYPE, read_key_set
+from parma_cose.keys import TRUST_LIST_TYPE
 from parma_cose.keys import read_trust_list as read_ledgers
 from parma_cose.receipts import Receipt
 from parma_cose.signing import Document, sign
@@ -40,7 +40,7 @@ def target(data: bytes) -> None:
         assert read_fragment(data, _TRUSTED).rego == "package p\n"
     with contextlib.suppress(Malformed, Unverified):
         assert read_trust_list(data).request.ledgers == (_LEDGER.name,)
-    for read in (sign1.parse, Receipt.parse, read_ledgers, read_key_set, _certificate, _did):
+    for read in (sign1.parse, Receipt.parse, read_ledgers, _certificate, _did):
         with contextlib.suppress(CoseError):
             read(data)
     with contextlib.suppress(CoseError):
