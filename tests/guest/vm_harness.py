@@ -322,10 +322,11 @@ def boot(
     tee: str = "none",
     memory_mib: int = 512,
     append: str = "",
+    image: Path = IMAGE,
 ) -> Guest:
     """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ..."""
     directory.mkdir(parents=True, exist_ok=True)
-    manifest = json.loads((IMAGE / "manifest.json").read_text())
+    manifest = json.loads((image / "manifest.json").read_text())
     vm = f"guest-cid=3,socket={directory / 'vhost'},uds-path={directory / 'vsock'}"
     vhost = _spawn([str(VHOST), "--vm", vm], directory / "vhost.log")
     _wait_for(lambda: (directory / "vhost").exists(), 10)
@@ -335,7 +336,7 @@ def boot(
         *("-object", f"memory-backend-memfd,id=ram1,size={memory_mib}M,share=on"),
         *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16", "-accel", "tcg"),
         *("-serial", f"file:{directory / 'console.log'}"),
-        *("-kernel", str(IMAGE / "vmlinuz"), "-initrd", str(IMAGE / "initrd.img")),
+        *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img")),
         *("-append", manifest["cmdline"][tee] + append),
         *("-chardev", f"socket,id=v,path={directory / 'vhost'}", "-device", "vhost-user-vsock-pci,chardev=v"),
         *("-device", "virtio-scsi-pci,id=scsi0"),

@@ -19,7 +19,7 @@ from parma_policy.reader.containers import ContainerReader
 from parma_policy.reader.errors import PolicyTextError
 from parma_policy.reader.limits import MAX_POLICY_BYTES
 from parma_policy.reader.lists import LISTS, Items, VersionClaim, claimed, framework_claim, list_of, node_of
-from parma_policy.reader.syntax import Array, Document, Object, Reference, Statement, parse
+from parma_policy.reader.syntax import RULES_HINT, Array, Document, Object, Reference, Statement, parse
 from parma_policy.versions import FRAMEWORK_VERSION
 from parma_wire.errors import Malformed
 
@@ -39,7 +39,6 @@ DATA: Final = (
 _REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
 PERMISSIVE_LINE: Final = "permissive := true"
 """How a permissive policy says so: in a line of its own, exactly so. ``parma_snp.status`` looks for it, too."""
-_RULES_HINT: Final = "a policy with rules of its own needs a guest with a Rego engine: the 'rego' variant of the image"
 _REASON_FORMS: Final = "data.framework.reason, or an object of data.framework.errors and data.framework.error_objects"
 
 
@@ -128,7 +127,7 @@ def _check_names(document: Document, *, parity: bool) -> Iterator[str]:
             yield name
         elif name not in DATA and not parity:
             close = difflib.get_close_matches(name, [*DATA, *POINTS, "reason"], 1)
-            hint = f"did you mean {close[0]!r}?" if close else _RULES_HINT
+            hint = f"did you mean {close[0]!r}?" if close else RULES_HINT
             raise document.source.error(statement.offset, f"unknown definition {name[:80]!r}", hint=hint)
 
 
@@ -136,7 +135,7 @@ def _check_rule(document: Document, statement: Statement) -> None:
     expected = f"data.framework.{statement.name}"
     if statement.value != Reference(expected):
         message = f"enforcement point {statement.name} is not handed to the framework"
-        raise document.source.error(statement.value_offset, message, expected=expected, hint=_RULES_HINT)
+        raise document.source.error(statement.value_offset, message, expected=expected, hint=RULES_HINT)
 
 
 def _check_reason(document: Document, statement: Statement) -> None:
@@ -146,7 +145,7 @@ def _check_reason(document: Document, statement: Statement) -> None:
     members = value if isinstance(value, Object) else Object()
     good = all(item == Reference(_REASON_MEMBERS.get(key, "")) for key, item in members.items())
     if "errors" not in members or not good:
-        raise document.source.error(statement.value_offset, "unknown reason", expected=_REASON_FORMS, hint=_RULES_HINT)
+        raise document.source.error(statement.value_offset, "unknown reason", expected=_REASON_FORMS, hint=RULES_HINT)
 
 
 def _flags(document: Document) -> Flags:

@@ -133,7 +133,7 @@ _KEYWORDS: Final = {"true": True, "false": False, "null": None}
 _scan_string: Final[Callable[[str, int], tuple[str, int]]] = getattr(json.decoder, "scanstring")  # noqa: B009
 
 _VALUE: Final = "a literal: a string, a whole number, true, false, null, an array or an object"
-_RULES_HINT: Final = "a policy with rules of its own needs a guest with a Rego engine: the 'rego' variant of the image"
+RULES_HINT: Final = "rules of a policy's own need a guest with a Rego engine: the 'rego' variant of the image"
 
 
 def parse(text: str) -> Document:
@@ -149,14 +149,24 @@ def value_end(text: str, offset: int) -> int:
     return parser.position
 
 
+def _second_word(text: str, position: int) -> str:
+    words = text[position : position + 200].split(maxsplit=2)
+    return words[1] if len(words) > 1 else ""
+
+
 class _Parser:
-    __slots__ = ("line_break", "position", "source", "text")
+    __slots__ = ("line_break", "name", "position", "source", "text")
 
     def __init__(self, text: str) -> None:
         self.source = Source(text)
         self.text = text
         self.position = 0
         self.line_break = True
+        self.name = ""
+
+    def rules_hint(self) -> str:
+        """What to say where a rule seems to begin or to go on; names the rule."""
+        return f"{self.name!r} seems to be a rule: {RULES_HINT}" if self.name else RULES_HINT
 
     def error(self, message: str, *, at: int | None = None, expected: str = "", hint: str = "") -> PolicyTextError:
         offset = self.position if at is None else at
@@ -213,7 +223,9 @@ class _Parser:
         """Between two statements there is a line break."""
         self.skip()
         if self.position < len(self.text) and not self.line_break:
-            raise self.error(f"{self.found()} behind a complete statement", expected="a new line", hint=_RULES_HINT)
+            raise self.error(
+                f"{self.found()} behind a complete statement", expected="a new line", hint=self.rules_hint()
+            )
 
     def package(self) -> str:
         if self.word() != "package":
@@ -234,7 +246,7 @@ class _Parser:
             name = self.word()
             if not _IMPORT.fullmatch(name) or self.line_break:
                 expected = "rego.v1, future.keywords, future.keywords.every, .in, .if or .contains"
-                raise self.error(f"cannot import {name!r}", expected=expected, hint=_RULES_HINT)
+                raise self.error(f"cannot import {name!r}", expected=expected, hint=self.rules_hint())
             self.position += len(name)
             self.end_of_line()
 
@@ -243,8 +255,10 @@ class _Parser:
         name = self.word()
         if not name or "." in name:
             raise self.error(self.found() if not name else f"found {name!r}", expected="'name := value'")
+        self.name = name
         if name in ("package", "import", "default", "else", "not", "some", "every", *_KEYWORDS):
-            hint = "" if name in ("package", "import") else _RULES_HINT
+            self.name = _second_word(self.text, self.position) if name == "default" else ""
+            hint = "" if name in ("package", "import") else self.rules_hint()
             raise self.error(f"{name!r} cannot stand here", expected="'name := value'", hint=hint)
         self.position += len(name)
         self.skip()
@@ -253,7 +267,7 @@ class _Parser:
         elif self.peek() == "=" and not self.text.startswith("==", self.position):
             self.position += 1
         else:
-            raise self.error(f"{self.found()} behind {name!r}", expected="':='", hint=_RULES_HINT)
+            raise self.error(f"{self.found()} behind {name!r}", expected="':='", hint=self.rules_hint())
         self.skip()
         value_offset = self.position
         value = self.value(0)
@@ -287,7 +301,7 @@ class _Parser:
         if word == "parameter" and self.text.startswith("(", self.position + len(word)):
             return self.call()
         found = f"found {word!r}" if word else self.found()
-        raise self.error(found, expected=_VALUE, hint=_RULES_HINT if word else "")
+        raise self.error(found, expected=_VALUE, hint=self.rules_hint() if word else "")
 
     def call(self) -> Parameter:
         self.position += len("parameter(")
@@ -345,7 +359,7 @@ class _Parser:
             self.position += 1
             self.skip()
         elif self.peek() != close:
-            raise self.error(self.found(), expected=f"',' or '{close}'", hint=_RULES_HINT if self.peek() else "")
+            raise self.error(self.found(), expected=f"',' or '{close}'", hint=self.rules_hint() if self.peek() else "")
         if self.peek() == close:
             self.position += 1
             return True
@@ -378,13 +392,13 @@ class _Parser:
         while True:
             key_offset = self.position
             if self.peek() != '"':
-                raise self.error(self.found(), expected="a member name in double quotes", hint=_RULES_HINT)
+                raise self.error(self.found(), expected="a member name in double quotes", hint=self.rules_hint())
             key = self.string()
             if key in result:
                 raise self.error(f"member {key[:80]!r} is given twice", at=key_offset)
             self.skip()
             if self.peek() != ":":
-                raise self.error(self.found(), expected="':'", hint=_RULES_HINT)
+                raise self.error(self.found(), expected="':'", hint=self.rules_hint())
             self.position += 1
             self.skip()
             result.offsets[key] = self.position
