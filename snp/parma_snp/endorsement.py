@@ -27,18 +27,20 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from parma_cose import algorithms, envelope, headers, receipts, sign1, signing
+from parma_cose import algorithms, did, envelope, headers, receipts, sign1, signing
 from parma_cose.cbor import Label, Value
 from parma_cose.did import DidX509
 from parma_cose.errors import CoseError
 from parma_cose.keys import KeySet
+from parma_cose.signing import Signer as Signer
 from parma_snp.errors import SnpError
 from parma_snp.expected import Endorser
 from parma_snp.report import MEASUREMENT_SIZE
 from parma_snp.strict_json import Object
 
 FEED: Final = "parma-uvm"
-EMULATED_FEED: Final = "parma-uvm-emulated"
+EMULATED_SUFFIX: Final = "-emulated"
+EMULATED_FEED: Final = FEED + EMULATED_SUFFIX
 """Images started for the emulated processor have a series of their own: nobody's real one."""
 MAX_SIZE: Final = 256 * 1024
 MAX_SVN: Final = 2**63 - 1
@@ -123,7 +125,26 @@ def verify(unverified: bytes, endorser: Endorser, measurement: bytes, *, now: da
     return found
 
 
-def sign(measurement: bytes, *, svn: int, feed: str, issuer: str, signer: signing.Signer, signed_at: datetime) -> bytes:
+def load_signer(key: bytes, chain: bytes, password: bytes | None = None) -> Signer:
+    """A signer from PEM: its private key, and its certificate followed by those of its issuers.
+
+    Raises SnpError ``usage``, ``uvm.format``, ``uvm.alg`` or ``uvm.chain``.
+    """
+    try:
+        return Signer.from_pem(key, chain, password)
+    except CoseError as error:
+        raise _from_cose(error) from None
+
+
+def issuer_of(signer: Signer, predicate: str) -> str:
+    """The did:x509 of a signer: its root and a predicate (``subject:CN``, ``eku:OID``). Raises SnpError ``usage``."""
+    try:
+        return did.derive(signer.chain, predicate)
+    except CoseError as error:
+        raise _from_cose(error) from None
+
+
+def sign(measurement: bytes, *, svn: int, feed: str, issuer: str, signer: Signer, signed_at: datetime) -> bytes:
     """An endorsement as a hash envelope. ``signed_at`` is aware, ``issuer`` a did:x509 that holds for the signer.
 
     Raises SnpError ``usage``, ``uvm.alg``, ``uvm.issuer``.

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``parma image``: build the guest image, renew its lock file, check an image against its manifest."""
+"""``parma image``: build the guest image, renew its lock file, check an image against its manifest, endorse it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from parma_wire.errors import ParmaError
+from parma_wire.errors import Malformed, ParmaError
 
 if TYPE_CHECKING:
     _Subparsers = argparse._SubParsersAction[Any]  # noqa: SLF001
@@ -17,7 +18,7 @@ WORKDIR: Final = Path("/var/cache/parma/image")
 
 
 def add_image_commands(subparsers: _Subparsers) -> None:
-    """Adds ``image build|lock|verify``; the chosen one is left in ``arguments.run``, a function of the arguments."""
+    """Adds ``image build|lock|verify|sign``; the chosen one is ``arguments.run``, a function of the arguments."""
     image = subparsers.add_parser("image", help="build and check the guest image")
     commands = image.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
 
@@ -33,7 +34,31 @@ def add_image_commands(subparsers: _Subparsers) -> None:
 
     verify = commands.add_parser("verify", help="check an image against its manifest, measurements included")
     verify.add_argument("directory", type=Path, metavar="DIR")
+    verify.add_argument("--endorser", metavar="DID", help="and that this issuer has endorsed each measurement")
+    verify.add_argument("--min-svn", type=int, metavar="N", help="with --endorser: the lowest acceptable version")
+    _add_feed(verify)
     verify.set_defaults(run=_verify)
+
+    sign = commands.add_parser(
+        "sign",
+        help="endorse an image's measurements",
+        description="Sign each measurement of an image, offline, so that relying parties can pin the issuer and a "
+        "lowest version ('parma verify --endorser DID --min-svn N') instead of a digest. Prints the issuer's DID.",
+    )
+    sign.add_argument("directory", type=Path, metavar="DIR")
+    sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key (P-384 or RSA)")
+    sign.add_argument(
+        "--chain", type=Path, required=True, metavar="PEM", help="its certificate, then those of its issuers"
+    )
+    sign.add_argument("--svn", type=int, required=True, metavar="N", help="version; raise it when a hole is closed")
+    sign.add_argument(
+        "--predicate",
+        default="subject:CN",
+        metavar="TEXT",
+        help="what the DID says of the signer: subject:CN, eku:OID, ... (default: %(default)s)",
+    )
+    _add_feed(sign)
+    sign.set_defaults(run=_sign)
 
     for command in (build, lock):
         command.add_argument(
@@ -45,6 +70,10 @@ def add_image_commands(subparsers: _Subparsers) -> None:
         command.add_argument(
             "--workdir", type=Path, default=WORKDIR, metavar="DIR", help="keep downloads here (default: %(default)s)"
         )
+
+
+def _add_feed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--feed", default="parma-uvm", metavar="NAME", help="series of images (default: %(default)s)")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,4 +128,47 @@ def _verify(arguments: argparse.Namespace) -> int:
     for problem in found:
         print(problem)
     print(f"{arguments.directory}: {'differs from its manifest' if found else 'matches its manifest'}")
-    return 1 if found else 0
+    if found:
+        return 1
+    return _verify_endorsements(arguments)
+
+
+def _verify_endorsements(arguments: argparse.Namespace) -> int:
+    if arguments.endorser is None and arguments.min_svn is None:
+        return 0
+    if arguments.endorser is None or arguments.min_svn is None:
+        raise Malformed("--endorser and --min-svn go together")
+    from parma_image.sign import verify_endorsements
+
+    count = verify_endorsements(
+        arguments.directory,
+        issuer=arguments.endorser,
+        min_svn=arguments.min_svn,
+        feed=arguments.feed,
+        now=datetime.now(UTC),
+    )
+    print(f"{arguments.directory}: {count} measurements are endorsed by {arguments.endorser}")
+    return 0
+
+
+def _sign(arguments: argparse.Namespace) -> int:
+    from parma_image.sign import sign_image
+    from parma_snp.endorsement import load_signer
+    from parma_snp.errors import SnpError
+
+    try:
+        signer = load_signer(arguments.key.read_bytes(), arguments.chain.read_bytes())
+    except SnpError as error:
+        raise Malformed(error.message, expected=error.expected, hint=error.hint) from None
+    signed = sign_image(
+        arguments.directory,
+        signer,
+        predicate=arguments.predicate,
+        svn=arguments.svn,
+        feed=arguments.feed,
+        signed_at=datetime.now(UTC),
+    )
+    for feed, count in signed.feeds.items():
+        _progress(f"{count} measurements endorsed, feed {feed}, SVN {arguments.svn}")
+    print(signed.issuer)
+    return 0
