@@ -143,17 +143,3 @@ CODES: Final[Mapping[str, Meaning]] = MappingProxyType(
     }
 )
 """Every code of these families, in the order of the documentation."""
-
-
-def table() -> str:
-    """All codes as Markdown, a table for each family."""
-    parts = []
-    for family, about in FAMILIES.items():
-        rows = [f"| `{code}` | {row.says} | {row.do} |" for code, row in CODES.items() if code.startswith(f"{family}.")]
-        if rows:
-            parts.append(
-                "\n".join(
-                    [f"**{family}**: {about}", "", "| code | meaning | what to do |", "| --- | --- | --- |", *rows]
-                )
-            )
-    return "\n\n".join(parts) + "\n"

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtool import verification_bench
 from parma_snp.anchors import AMD, TrustAnchors, bundled, emulated_root, fingerprint
 from parma_snp.certificates import CertificateChain, complete_chain
 from parma_snp.errors import SnpError
@@ -220,3 +223,24 @@ def test_default_minimum_refuses_old_firmware() -> None:
     now = datetime(2023, 6, 1, tzinfo=UTC)
     verdict = judge(files[0], CertificateChain(*files[1:]), AMD, replace(ANYTHING, min_tcb=None), now)
     assert "appraise.min_tcb" in [failure.code for failure in verdict.failures]
+
+
+def test_the_verifier_loads_only_what_it_needs() -> None:
+    """Neither endorsements, nor launching, nor anything of the host comes along."""
+    code = "import sys, parma_snp.verify, parma_snp.evidence; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    packages = {name.split(".")[0] for name in loaded}
+    ours = {name.removeprefix("parma_snp.") for name in loaded if name.startswith("parma_snp.")}
+    assert "cryptography" in packages
+    foreign = {"cbor2", "parma_cose", "parma_wire", "parma_shim", "parma_policy", "google", "grpc", "sevsnpmeasure"}
+    assert packages & foreign == set()
+    assert ours == {
+        *("anchors", "appraise", "certificates", "der", "errors", "evidence", "expected", "extensions", "oids"),
+        *("permissive", "report", "strict_json", "verify"),
+    }
+
+
+def test_a_verification_takes_less_than_ten_milliseconds() -> None:
+    """The fastest of several: the machine may be busy, the code may not be slow."""
+    assert min(verification_bench.verification_times(30)) < 10

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from devtool import images, paths
+from devtool import images, paths, verification_bench
 from devtool.containerd import RUNTIME, PrivateContainerd
 
 RUNC = "io.containerd.runc.v2"
@@ -275,7 +275,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the quick measurements")
     parser.add_argument("--shims", type=int, default=10, help="idle shims whose memory is measured")
     parser.add_argument("--execs", type=int, default=2000, help="execs over which growth is looked for; 0 skips it")
+    parser.add_argument("--verification", action="store_true", help="only how long verifying a report takes")
     options = parser.parse_args(arguments)
+    verification_bench.main()
+    if options.verification:
+        return 0
     archive = paths.DEV / "busybox-bench.tar"
     images.write_busybox_image(archive, paths.PREFIX / "bin/busybox", REFERENCE)
     with PrivateContainerd(paths.PREFIX / "containerd-2.1") as daemon:

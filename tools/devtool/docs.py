@@ -9,18 +9,21 @@ from typing import Any, Final
 
 from devtool import paths
 from parma_shim.doctor import containerd, tee, tools
+from parma_snp import codes
 from parma_snp.checks import Probe
 from parma_snp.failures import FAILURES
 from parma_snp.probes import PROBES
 
 HARDWARE: Final = paths.ROOT / "docs/snp-hardware.md"
+ATTESTATION: Final = paths.ROOT / "docs/attestation.md"
 _GENERATED: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)[^}]*\}")
 
 
 def main() -> int:
     """Write them."""
-    HARDWARE.write_text(with_tables(HARDWARE.read_text()))
+    for page in (HARDWARE, ATTESTATION):
+        page.write_text(with_tables(page.read_text()))
     return 0
 
 
@@ -45,6 +48,15 @@ def _messages() -> str:
     return _markdown(("QEMU says", "what it means", "what to do"), rows)
 
 
+def _codes() -> str:
+    """What each failure of a verification means, a table for each family."""
+    parts = []
+    for family, about in codes.FAMILIES.items():
+        rows = [(f"`{code}`", row.says, row.do) for code, row in codes.CODES.items() if code.startswith(f"{family}.")]
+        parts.append(f"**{family}**: {about}\n\n" + _markdown(("code", "meaning", "what to do"), rows))
+    return "\n\n".join(parts)
+
+
 def _shown(message: str) -> str:
     """A message with its placeholders as words."""
     return _PLACEHOLDER.sub(lambda found: f"*{found[1]}*", message)
@@ -59,4 +71,5 @@ _TABLES: Final = {
     "hardware": lambda: _checks(PROBES),
     "host": lambda: _checks((*tee.SNP_PROBES, *tools.PROBES, *containerd.PROBES)),
     "messages": _messages,
+    "codes": lambda: "\n" + _codes(),
 }

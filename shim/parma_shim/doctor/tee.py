@@ -10,20 +10,29 @@ from parma_snp.checks import Outcome, Probe, Problem, ok
 from parma_snp.errors import SnpError
 from parma_wire.errors import ParmaError
 
+_FETCH: Final = "fetch this processor's VCEK (docs/snp-hardware.md, parma certificates) and set certificates"
 NO_CERTIFICATES: Final = Problem(
-    "warn",
+    "fail",
     "certificates is not set, or the file cannot be read",
+    "No evidence verifies on this host, and with attestation = 'required' no container starts.",
+    _FETCH,
+)
+CERTIFICATES_UNUSED: Final = Problem(
+    "warn",
+    "certificates is not set, or the file cannot be read; attestation = 'reported'",
     "Guests run, and a relying party that fetches the certificate from AMD can verify them; but the status shown on "
-    "this host is denied.",
-    "get this processor's VCEK from AMD's key service (docs/snp-hardware.md) and set certificates",
+    "this host is failed.",
+    _FETCH,
 )
 
 
 def _examine_certificates(host: Surroundings) -> Outcome:
     path = host.config.certificates
-    if path is None or "BEGIN CERTIFICATE" not in (host.text(str(path)) or ""):
-        return NO_CERTIFICATES.found()
-    return ok(str(path))
+    text = (host.text(str(path)) if path is not None else None) or ""
+    # A PEM chain, or the cloud's host-amd-cert document, plain or in base64.
+    if "BEGIN CERTIFICATE" in text or text.startswith("eyJ"):
+        return ok(str(path))
+    return (NO_CERTIFICATES if host.config.attestation == "required" else CERTIFICATES_UNUSED).found()
 
 
 NO_ID_BLOCK: Final = Problem(
@@ -93,7 +102,12 @@ def _examine_emulated(host: Surroundings) -> Outcome:
 
 
 SNP_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
-    Probe("snp.certificates", "this processor's certificate", _examine_certificates, (NO_CERTIFICATES,)),
+    Probe(
+        "snp.certificates",
+        "this processor's certificate",
+        _examine_certificates,
+        (NO_CERTIFICATES, CERTIFICATES_UNUSED),
+    ),
     Probe("snp.id_block", "ID blocks", _examine_id_block, (NO_ID_BLOCK, BAD_ID_BLOCK, ID_BLOCK_UNUSED)),
 )
 EMULATED_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
