@@ -29,10 +29,15 @@ def issuer() -> Issuer:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
+    return write_image(tmp_path)
+
+
+def write_image(directory: Path, variant: str = "default") -> Path:
+    """An image of which there is only the manifest."""
     rows = tuple(Measurement(tee, "EPYC-v4", 1, digest.hex()) for tee, digest in DIGESTS.items())
-    manifest = Manifest("1", FILE, FILE, FILE, {}, (), (), rows)
-    (tmp_path / "manifest.json").write_text(manifest.dump())
-    return tmp_path
+    manifest = Manifest("1", variant, FILE, FILE, FILE, {}, (), (), rows)
+    (directory / "manifest.json").write_text(manifest.dump())
+    return directory
 
 
 def sign(image: Path, issuer: Issuer, svn: int = 3) -> str:
@@ -48,6 +53,13 @@ def test_each_measurement_is_endorsed_in_its_series(image: Path, issuer: Issuer)
         data = (image / FOLDER / f"{DIGESTS[tee].hex()}.cose").read_bytes()
         assert endorsement.verify(data, Endorser(did, feed, 3), DIGESTS[tee], now=NOW).svn == 3
     assert len(list((image / FOLDER).iterdir())) == 2
+
+
+def test_a_variant_is_a_series_of_its_own(tmp_path: Path, issuer: Issuer) -> None:
+    """Who pins the issuer's plain images has not agreed to a larger trusted base."""
+    image = write_image(tmp_path, "rego")
+    signed = sign_image(image, issuer.signer, predicate="subject:CN", svn=3, feed="parma-uvm", signed_at=SIGNED_AT)
+    assert signed.feeds == {"parma-uvm-rego": 1, "parma-uvm-rego-emulated": 1}
 
 
 def test_signing_again_replaces_what_was_there(image: Path, issuer: Issuer) -> None:

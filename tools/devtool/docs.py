@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from devtool import paths
@@ -67,9 +67,9 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-_TABLES: Final = {
+_TABLES: Final[dict[str, Callable[[], str]]] = {
     "hardware": lambda: _checks(PROBES),
     "host": lambda: _checks((*tee.SNP_PROBES, *tools.PROBES, *containerd.PROBES)),
     "messages": _messages,
-    "codes": lambda: "\n" + _codes(),
+    "codes": lambda: f"\n{_codes()}",
 }

@@ -72,7 +72,12 @@ def verify_endorsements(directory: Path, *, issuer: str, min_svn: int, feed: str
 
 
 def _feeds(manifest: Manifest, feed: str) -> dict[bytes, str]:
-    """The series of each measurement that gets endorsed."""
+    """The series of each measurement that gets endorsed.
+
+    A variant with a larger trusted base is a series of its own: who pins the default one has not agreed to it.
+    """
+    if manifest.variant != "default":
+        feed = f"{feed}-{manifest.variant}"
     series = {"snp": feed, "emulated": feed + endorsement.EMULATED_SUFFIX}
     return {bytes.fromhex(row.measurement): series[row.tee] for row in manifest.measurements if row.tee in series}
 
