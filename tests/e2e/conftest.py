@@ -29,7 +29,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {BUSYBOX: directory / "busybox.tar", DEBIAN: directory / "debian.tar"}
 
 
-def _host(version: str, archives: dict[str, Path], **settings: object) -> Iterator[Host]:
+def host_for(version: str, archives: dict[str, Path], **settings: object) -> Iterator[Host]:
     with PrivateContainerd(paths.PREFIX / version, parma_config=settings) as daemon:
         for archive in archives.values():
             imported = daemon.ctr("image", "import", archive)
@@ -40,19 +40,19 @@ def _host(version: str, archives: dict[str, Path], **settings: object) -> Iterat
 @pytest.fixture(scope="session", params=VERSIONS)
 def host(request: pytest.FixtureRequest, archives: dict[str, Path]) -> Iterator[Host]:
     """A running containerd of each supported line."""
-    yield from _host(request.param, archives)
+    yield from host_for(request.param, archives)
 
 
 @pytest.fixture(scope="session")
 def host_21(archives: dict[str, Path]) -> Iterator[Host]:
     """containerd 2.1, for what does not depend on containerd's version."""
-    yield from _host("containerd-2.1", archives)
+    yield from host_for("containerd-2.1", archives)
 
 
 @pytest.fixture
 def own_host(archives: dict[str, Path]) -> Iterator[Host]:
     """A containerd of its own, for tests that kill it or look at all that is left behind."""
-    yield from _host("containerd-2.1", archives)
+    yield from host_for("containerd-2.1", archives)
 
 
 _numbers = itertools.count()

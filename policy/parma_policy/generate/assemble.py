@@ -220,7 +220,7 @@ def _groups(account: Account, *, with_image: bool) -> tuple[int, ...]:
 
 def _seccomp(wanted: Wanted, platform: Platform, default: str, bounding: Sequence[str]) -> tuple[str, str]:
     """SHA-256 of the profile, and a note."""
-    choice = wanted.seccomp or (DEFAULT_SECCOMP if platform.seccomp else NO_SECCOMP)
+    choice = wanted.seccomp or (DEFAULT_SECCOMP if platform.seccomp_applied else NO_SECCOMP)
     if wanted.privileged or choice.kind == "none":
         return "", ""
     if choice.kind == "default":

@@ -35,7 +35,10 @@ MODE: Final = "%MODE%"
 """In the options of a mount: ``ro`` with a read-only root file system, else ``rw``."""
 
 _MEMBERS: Final = frozenset(
-    ("about", "default_path", "no_new_privileges", "seccomp", "image_volumes", "env", "service_env", "mounts")
+    (
+        *("about", "default_path", "no_new_privileges", "seccomp", "seccomp_applied", "image_volumes"),
+        *("env", "service_env", "mounts"),
+    )
 )
 
 
@@ -50,7 +53,9 @@ class Platform:
     no_new_privileges: bool
     """What a container gets that does not say."""
     seccomp: str
-    """Name of the default profile (``seccomp_profiles``), or empty: none is applied."""
+    """Name of the default profile (``seccomp_profiles``)."""
+    seccomp_applied: bool
+    """Whether a container that does not say gets it."""
     image_volumes: tuple[str, ...]
     """Options of the mount that is made for each volume of an image; none: no mount is made."""
     env: tuple[EnvRule, ...]
@@ -129,6 +134,7 @@ def _platform(name: str, found: Any) -> Platform:
             default_path="always" if found["default_path"] == "always" else "without-env",
             no_new_privileges=found["no_new_privileges"] is True,
             seccomp=str(found["seccomp"]),
+            seccomp_applied=found["seccomp_applied"] is True,
             image_volumes=tuple(found["image_volumes"].split()),
             env=tuple(_env_rule(name, item) for item in found["env"]),
             service_env=tuple(_env_rule(name, item) for item in found.get("service_env", ())),

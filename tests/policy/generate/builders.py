@@ -58,3 +58,58 @@ def parma(*arguments: str | Path) -> int:
     parsed = parser.parse_args(list(map(str, arguments)))
     code: int = parsed.run(parsed)
     return code
+
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors/generate"
+
+PASSWD = b"root:x:0:0::/:\napp:x:1000:1000::/:\n"
+GROUP = b"root:x:0:\napp:x:1000:\nextra:x:7:app\n"
+
+
+def app_image(path: Path, *, reference: str = "docker.io/library/app:1", **config: Any) -> Path:
+    """An OCI archive of two layers: ``serve`` as its command, users root and app, a volume, a health check."""
+    layers = [
+        layer_tar([("etc", None), ("etc/passwd", PASSWD), ("etc/group", GROUP)]),
+        layer_tar([("app", b"#!/bin/true\n")]),
+    ]
+    runtime = {
+        "Entrypoint": ["/entry"],
+        "Cmd": ["serve"],
+        "Env": ["LANG=C"],
+        "WorkingDir": "/srv",
+        "Volumes": {"/state": {}},
+        "Healthcheck": {"Test": ["CMD-SHELL", "test -e /ok"]},
+        "StopSignal": "SIGQUIT",
+        **config,
+    }
+    write_oci(path, layers, runtime, reference)
+    return path
+
+
+def write_oci(path: Path, layers: Sequence[bytes], runtime: dict[str, Any], reference: str) -> str:
+    """An OCI archive with an index; returns the digest of its manifest."""
+    blobs: dict[str, bytes] = {}
+
+    def blob(kind: str, data: bytes) -> dict[str, Any]:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        blobs[f"blobs/sha256/{digest[7:]}"] = data
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(data)}
+
+    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    document = {
+        "os": "linux",
+        "architecture": "amd64",
+        "config": runtime,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "config": blob("config.v1+json", json.dumps(document).encode()),
+        "layers": [blob("layer.v1.tar", layer) for layer in layers],
+    }
+    target = blob("manifest.v1+json", json.dumps(manifest).encode())
+    index = {"schemaVersion": 2, "manifests": [{**target, "annotations": {"io.containerd.image.name": reference}}]}
+    members = {"index.json": json.dumps(index).encode(), **blobs}
+    path.write_bytes(layer_tar(list(members.items())))
+    digest: str = target["digest"]
+    return digest
