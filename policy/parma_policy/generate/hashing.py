@@ -90,7 +90,7 @@ class LayerReader:
             if record.pop("format") != _FORMAT:
                 return False
             self._known[diff_id] = layer_facts.from_json(record, diff_id)
-        except (OSError, ValueError, KeyError, AttributeError, Malformed):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, Malformed):
             return False
         return True
 

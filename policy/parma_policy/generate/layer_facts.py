@@ -19,11 +19,15 @@ from typing import Any, BinaryIO, Final, cast
 
 from parma_policy.images import LayerFacts
 from parma_policy.layers.blobs import LayerBlob, decompressed
-from parma_wire.errors import Malformed, ParmaError, Unavailable, Unverified, from_code
+from parma_wire.errors import Malformed, NotFound, ParmaError, Unavailable, Unsupported, Unverified
 
 ACCOUNT_FILES: Final = ("etc/passwd", "etc/group")
 _MAX_ACCOUNT_FILE: Final = 1 << 20
 _REPORT_EVERY: Final = 8 << 20
+_ERRORS: Final[Mapping[str, type[ParmaError]]] = {
+    error.__name__: error for error in (Malformed, NotFound, Unavailable, Unsupported, Unverified)
+}
+"""Classes that come through from the process that reads a layer."""
 
 Progress = Callable[[int], None]
 """Told the bytes of the blob that have been read."""
@@ -152,7 +156,7 @@ def answer_from(line: str, diff_id: str, progress: Progress) -> LayerFacts | Non
             progress(int(answer["read"]))
             return None
         if "error" in answer:
-            error = from_code(int(answer["code"]), str(answer["error"]))
+            error = _ERRORS.get(answer["class"], Unavailable)(str(answer["error"]))
         else:
             return from_json(answer, diff_id)
     except (ValueError, TypeError, KeyError):
@@ -174,7 +178,7 @@ def main() -> None:
     try:
         say(to_json(facts_of(layer, lambda read: say({"read": read}))))
     except ParmaError as error:
-        say({"error": str(error), "code": error.code})
+        say({"error": str(error), "class": type(error).__name__})
 
 
 if __name__ == "__main__":

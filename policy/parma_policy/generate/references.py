@@ -16,7 +16,8 @@ from parma_wire.errors import Malformed
 _DEFAULT_HOST: Final = "docker.io"
 _DEFAULT_FOLDER: Final = "library/"
 _PATH: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:]+\])(?::[0-9]{{1,5}})?", re.ASCII)
 _TAG: Final = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
@@ -44,7 +45,8 @@ class Reference:
             host = _DEFAULT_HOST
         if host == _DEFAULT_HOST and "/" not in path:
             path = _DEFAULT_FOLDER + path
-        good = _HOST.fullmatch(host) and _PATH.fullmatch(path) and (not tag or _TAG.fullmatch(tag))
+        has_tag = bool(colon) and rest != name
+        good = _HOST.fullmatch(host) and _PATH.fullmatch(path) and (not has_tag or _TAG.fullmatch(tag))
         if not good or (at and not _DIGEST.fullmatch(digest)) or len(text) > 512:
             expected = "for example nginx, example.org/team/app:1.2 or app@sha256:..."
             raise Malformed(f"{text[:120]!r} is not the name of an image", expected=expected)

@@ -138,7 +138,7 @@ def test_aliases_that_expand_without_end_are_refused() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 2000, "a: [", "\t- a", "a: b: c", "\x00"])
 def test_what_is_no_yaml_is_malformed(text: str) -> None:
-    with pytest.raises(Malformed, match="not YAML|too deep"):
+    with pytest.raises(Malformed, match=r"not YAML|too deep"):
         parsed(text)
 
 

@@ -122,6 +122,7 @@ def _named_or_bind(
     if path not in project.host_paths:
         hint = f"allow it with --allow-host-path {path}"
         node.problem("a directory or file of the host, which can change it at any time", hint=hint)
+        return None
     if modes:
         options = (*options, propagation or "rprivate")
     return Mount(_clean(target), f"sandbox:///host{quoted(path)}", "bind", (*options, "rbind"), "from the host")

@@ -28,6 +28,9 @@ _TEMPLATES: Final = {
 }
 
 
+_NULL: Final = ("", "~", "null", "Null", "NULL")
+
+
 @dataclass(frozen=True, slots=True)
 class _Edit:
     """Characters from ``start`` to ``end`` become ``text``."""
@@ -94,30 +97,29 @@ def _member(node: yaml.MappingNode, name: str) -> yaml.Node | None:
 
 
 def _edits(text: str, pod: yaml.MappingNode, annotation: str, runtime_class: str) -> Iterator[_Edit]:
-    metadata = _member(pod, "metadata")
-    pair = (ANNOTATION, f'"{annotation}"')
-    if not isinstance(metadata, yaml.MappingNode):
-        yield _added(text, pod, [("metadata", [("annotations", [pair])])])
-    else:
-        annotations = _member(metadata, "annotations")
-        if not isinstance(annotations, yaml.MappingNode):
-            yield _added(text, metadata, [("annotations", [pair])])
-        else:
-            yield _set(text, annotations, *pair)
-    spec = _member(pod, "spec")
-    if runtime_class and isinstance(spec, yaml.MappingNode):
-        yield _set(text, spec, "runtimeClassName", runtime_class)
+    yield from _put(text, pod, [("metadata", [("annotations", [(ANNOTATION, annotation)])])])
+    if runtime_class:
+        yield from _put(text, pod, [("spec", [("runtimeClassName", runtime_class)])])
 
 
-def _set(text: str, node: yaml.MappingNode, name: str, value: str) -> _Edit:
-    """A member that takes the place of one of the same name."""
+def _put(text: str, node: yaml.MappingNode, members: Members) -> Iterator[_Edit]:
+    """One member, perhaps of a mapping in the mapping: what is there already is gone into, or replaced."""
+    ((name, value),) = members
     present = _member(node, name)
-    if isinstance(present, yaml.ScalarNode):
-        return _Edit(present.start_mark.index, present.end_mark.index, value)
-    return _added(text, node, [(name, value)])
+    if present is None:
+        yield _added(text, node, members)
+    elif isinstance(present, yaml.MappingNode) and isinstance(value, list):
+        yield from _put(text, present, value)
+    elif not isinstance(present, yaml.ScalarNode) or isinstance(value, list) != (present.value in _NULL):
+        raise Unsupported(f"{name} of a workload is not what it should be")
+    elif present.value != value:
+        start, end = present.start_mark.index, present.end_mark.index
+        written = f"{{{_flow(value)}}}" if isinstance(value, list) else f'"{value}"'
+        yield _Edit(start, end, written if text[start - 1].isspace() else f" {written}")
 
 
 Members = list[tuple[str, Any]]
+"""One member: its name, and its value or, as a list again, the member in it."""
 
 
 def _added(text: str, node: yaml.MappingNode, members: Members) -> _Edit:
@@ -135,23 +137,16 @@ def _added(text: str, node: yaml.MappingNode, members: Members) -> _Edit:
 
 
 def _block(members: Members, indent: str) -> str:
-    lines = ""
-    for name, value in members:
-        lines += (
-            f"{indent}{name}:\n{_block(value, indent + '  ')}"
-            if isinstance(value, list)
-            else (f"{indent}{name}: {value}\n")
-        )
-    return lines
+    ((name, value),) = members
+    if isinstance(value, list):
+        return f"{indent}{name}:\n{_block(value, indent + '  ')}"
+    return f'{indent}{name}: "{value}"\n'
 
 
 def _flow(members: Members) -> str:
-    """In braces. Quoted, so that it is JSON too."""
-
-    def one(value: Any) -> str:
-        return f"{{{_flow(value)}}}" if isinstance(value, list) else value if value.startswith('"') else f'"{value}"'
-
-    return ", ".join(f'"{name}": {one(value)}' for name, value in members)
+    """Without braces. Quoted, so that it is JSON too."""
+    ((name, value),) = members
+    return f'"{name}": {{{_flow(value)}}}' if isinstance(value, list) else f'"{name}": "{value}"'
 
 
 def _check(before: str, after: str, annotations: Sequence[str], runtime_class: str) -> None:

@@ -85,6 +85,7 @@ def _volume(kind: str, fields: Fields, host_paths: frozenset[str]) -> Volume:
                 if path not in host_paths:
                     hint = f"allow it with --allow-host-path {path}"
                     inner.node.problem("a directory of the host, which can change it at any time", hint=hint)
+                    return Volume("")
                 return Volume(_HOST_PATH, path)
             case _:
                 inner.ignore(*_CONTENT_MEMBERS)
