@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from parma_guest import users
+from parma_guest.attest.endorsements import Endorsements
+from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
 from parma_guest.processes import Process
 from parma_guest.runtime import Launched, StdioPlan
@@ -45,15 +47,27 @@ class Host(Protocol):
         """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
 
 
+class Attestation(Protocol):
+    """What is needed of `parma_guest.attest.service.Attestation`."""
+
+    def put_endorsements(self, endorsements: Endorsements) -> None:
+        """For containers that are created from now on."""
+
+    def prepare(self, container: ContainerId, access: Access, policy: bytes, host_data: bytes) -> Session:
+        """What must be there before the container is created."""
+
+
 class Container:
     """A container that has been created and not yet deleted."""
 
-    __slots__ = ("container", "execs", "init", "started", "stdio_allowed", "used_exec_ids")
+    __slots__ = ("container", "execs", "init", "session", "started", "stdio_allowed", "used_exec_ids")
 
-    def __init__(self, container: ContainerId, init: Process, stdio_allowed: bool) -> None:
+    def __init__(self, container: ContainerId, init: Process, stdio_allowed: bool, session: Session) -> None:
         self.container: Final = container
         self.init: Final = init
         self.stdio_allowed: Final = stdio_allowed
+        self.session: Final = session
+        """What of attestation it reaches."""
         self.started = False
         self.execs: dict[ExecId, Process] = {}
         self.used_exec_ids: set[ExecId] = set()

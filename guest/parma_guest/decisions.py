@@ -16,6 +16,7 @@ from parma_guest import paths
 from parma_guest.requests import CreateContainer, ExecProcess, MountDevice, MountOverlay
 from parma_guest.users import Identity
 from parma_guest.values import Capabilities, ContainerId, LayerTarget, ProcessSpec
+from parma_policy.attestation import ENDORSED
 
 if TYPE_CHECKING:
     from parma_policy.requests import LoadFragment as FragmentRequest
@@ -36,6 +37,10 @@ class Verdict(NamedTuple):
     capabilities: Capabilities | None = None
     stdio: bool = False
     ledgers: tuple[str, ...] = ()
+    attestation: frozenset[str] = frozenset()
+    """What of attestation a created container may reach: names of `parma_policy.attestation`."""
+    identity: bytes = b""
+    """What its derived keys are bound to."""
 
 
 class Engine(Protocol):
@@ -50,6 +55,9 @@ class Engine(Protocol):
 
     def initial_state(self) -> Any:
         """Nothing has been allowed yet."""
+
+    def wants_endorsements(self) -> bool:
+        """Whether the policy could let a container pass on what `parma_guest.attest.endorsements` has."""
 
     def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
         """The verdict, and the state that holds if the request is carried out."""
@@ -79,6 +87,13 @@ class FrameworkEngine:
         """See `Engine`."""
         return self._framework.State.initial()
 
+    def wants_endorsements(self) -> bool:
+        """See `Engine`. What a fragment brings is not known yet."""
+        containers = self._policy.containers.containers
+        return bool(self._policy.fragments) or any(
+            container.may_reach(sandbox=False) & ENDORSED for container in containers
+        )
+
     def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
         """See `Engine`."""
         decision, after = self._framework.decide(self._policy, state, point, request)
@@ -101,6 +116,8 @@ def verdict(decision: Any) -> Verdict:
         capabilities=_capabilities(decision.caps),
         stdio=bool(decision.allow_stdio_access),
         ledgers=decision.allowed_ledgers or (),
+        attestation=decision.attestation,
+        identity=decision.identity,
     )
 
 

@@ -80,6 +80,7 @@ class Enforcer:
         self._lock = threading.Lock()
         self._received = bytearray()
         self._engine: Engine | None = None
+        self._policy_bytes = b""
         self._state: Any = None
         self._poison = ""
         self._recording: Recording | None = None
@@ -98,6 +99,16 @@ class Enforcer:
     def has_policy(self) -> bool:
         """True once `set_policy` has succeeded."""
         return self._engine is not None
+
+    @property
+    def policy_bytes(self) -> bytes:
+        """The policy as it was accepted; b"" before."""
+        return self._policy_bytes
+
+    @property
+    def wants_endorsements(self) -> bool:
+        """Whether the host's endorsements would be of use to a container."""
+        return self._tee.name != "none" and self._policy().wants_endorsements()
 
     def put_policy(self, offset: int, data: bytes) -> None:
         """Appends a piece of the policy. Raises `Malformed` out of order or beyond the limit."""
@@ -129,6 +140,7 @@ class Enforcer:
 
                 self._recording = Recording(digest)
             self._state = engine.initial_state()
+            self._policy_bytes = policy
             self._engine = engine
             return digest
 

@@ -21,8 +21,11 @@ from collections.abc import Callable
 from typing import Final
 
 from parma_guest import decisions, oci, paths
+from parma_guest.attest import security_context
+from parma_guest.attest.endorsements import Endorsements
+from parma_guest.attest.service import Access
 from parma_guest.cgroups import Usage
-from parma_guest.containers import Container, Host, Runtime
+from parma_guest.containers import Attestation, Container, Host, Runtime
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.overlay import Overlays
 from parma_guest.processes import ExitStatus, Process
@@ -36,7 +39,7 @@ from parma_guest.requests import (
 )
 from parma_guest.runtime import Launched, StdioPlan
 from parma_guest.scratch import Scratches
-from parma_guest.undo import CleanupFailed
+from parma_guest.undo import CleanupFailed, Undo
 from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources
 from parma_guest.verity import Layers
 from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFound, ParmaError, Unsupported
@@ -57,6 +60,7 @@ class Group:
         overlays: Overlays,
         runtime: Runtime,
         host: Host,
+        attestation: Attestation,
     ) -> None:
         self._enforcer = enforcer
         self._layers = layers
@@ -64,9 +68,15 @@ class Group:
         self._overlays = overlays
         self._runtime = runtime
         self._host = host
+        self._attestation = attestation
         self._containers: dict[ContainerId, Container] = {}
         self._used_ids: set[ContainerId] = set()
         self._sandbox: ContainerId | None = None
+
+    def put_endorsements(self, endorsements: Endorsements) -> None:
+        """What containers that are created from now on may pass on."""
+        with self._enforcer.change("PutEndorsements"):
+            self._attestation.put_endorsements(endorsements)
 
     # Layers, scratch, overlay
 
@@ -143,10 +153,19 @@ class Group:
             capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
             for mount in request.mounts:
                 self._prepare_mount(mount, sandbox)
-            spec = oci.container(request, env, capabilities, self._pid_namespace(request.pid_namespace_of))
-            launched = self._runtime.create(container, spec, plan)
-            init = self._process(container, ExecId(""), request.process.args, launched)
-            self._containers[container] = Container(container, init, verdict.stdio)
+            access = Access(verdict.attestation, verdict.identity)
+            policy_bytes = self._enforcer.policy_bytes
+            session = self._attestation.prepare(container, access, policy_bytes, decisions.policy_digest(policy_bytes))
+            with Undo() as undo:
+                undo.add(session.close)
+                env = security_context.environment(env, session.environment)
+                namespace = self._pid_namespace(request.pid_namespace_of)
+                spec = oci.container(request, env, capabilities, namespace, session.device)
+                launched = self._runtime.create(container, spec, plan)
+                init = self._process(container, ExecId(""), request.process.args, launched)
+                undo.add(lambda: self._discard(init))
+                session.serve(init.pid)
+            self._containers[container] = Container(container, init, verdict.stdio, session)
             self._used_ids.add(container)
             if request.sandbox_container:
                 self._sandbox = container
@@ -175,6 +194,7 @@ class Group:
             plan = _stdio_plan(request.process, found.stdio_allowed)
             env = decisions.kept(request.process.env, verdict.env)
             capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
+            env = security_context.environment(env, found.session.environment)
             document = oci.process(request.process, env, capabilities)
             launched = self._runtime.execute(request.container, document, plan)
             process = self._process(request.container, request.exec_id, request.process.args, launched)
@@ -245,6 +265,7 @@ class Group:
                 raise FailedPrecondition("the container is running")
             _must(lambda: self._runtime.delete(container))
             del self._containers[container]
+            found.session.close()
             for process in (found.init, *found.execs.values()):
                 process.close()
 
@@ -290,6 +311,11 @@ class Group:
         """The process whose stream is being opened."""
         with self._enforcer.read("Stream"):
             return self._container(container).process(exec_id)
+
+    def _discard(self, init: Process) -> None:
+        """A container that was created, and cannot be kept."""
+        self._runtime.delete(init.container)
+        init.close()
 
     def _container(self, container: ContainerId) -> Container:
         found = self._containers.get(container)

@@ -16,6 +16,7 @@ from types import TracebackType  # noqa: E402
 from typing import Final  # noqa: E402
 
 from parma_guest import boot, cmdline, tee  # noqa: E402
+from parma_guest.attest.service import Attestation  # noqa: E402
 from parma_guest.decisions import FrameworkEngine, preload  # noqa: E402
 from parma_guest.devicemapper import DeviceMapper  # noqa: E402
 from parma_guest.devices import ScsiDevices  # noqa: E402
@@ -64,7 +65,8 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
 
     reaper = Reaper()
     reaper.start()
-    enforcer = Enforcer(tee.provider(tee_name, _listen, tee.from_host), load_policy(reaper))
+    provider = tee.provider(tee_name, _listen, tee.from_host)
+    enforcer = Enforcer(provider, load_policy(reaper))
     devices = ScsiDevices(kernel.block_device_size)
     mapper = DeviceMapper()
     group = Group(
@@ -74,6 +76,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
         Overlays(kernel),
         Crun(reaper),
         GuestHost(kernel),
+        Attestation(provider, reaper.spawn, kernel),
     )
     listener = _listen(GUEST_PORT)
     phases.insert(0, ("userspace", _STARTED // 1000))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from parma_guest import paths
+from parma_guest.attest.service import DeviceNode
 from parma_guest.requests import CreateContainer
 from parma_guest.values import Capabilities, MountSpec, ProcessSpec, Resources
 
@@ -27,6 +28,8 @@ MASKED_PATHS: Final = (
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/class/cuse",  # other containers' /dev/sev-guest
+    "/sys/devices/virtual/cuse",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
@@ -61,21 +64,30 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
 
 
 def container(
-    request: CreateContainer, env: tuple[str, ...], capabilities: Capabilities, pid_namespace: str | None
+    request: CreateContainer,
+    env: tuple[str, ...],
+    capabilities: Capabilities,
+    pid_namespace: str | None,
+    device: DeviceNode | None = None,
 ) -> dict[str, Any]:
     """``config.json``; ``env`` and ``capabilities`` are those that the policy keeps.
 
-    ``pid_namespace`` is the path of a namespace to join, or None for a new one.
+    ``pid_namespace`` is the path of a namespace to join, or None for a new one. ``device`` is the container's
+    ``/dev/sev-guest``, if the policy gives it one.
     """
     namespaces: list[dict[str, str]] = [{"type": name} for name in NAMESPACES]
     namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
     linux: dict[str, Any] = {
         "namespaces": namespaces,
         "cgroupsPath": paths.cgroup(request.container),
-        "resources": {"devices": list(_DEVICE_RULES), **resources(request.resources)},
+        "resources": {"devices": [*_DEVICE_RULES, *_device_rules(device)], **resources(request.resources)},
         "maskedPaths": [] if request.privileged else list(MASKED_PATHS),
         "readonlyPaths": [] if request.privileged else list(READONLY_PATHS),
     }
+    if device is not None:
+        # For every user of the container: it is the container that the policy lets have it.
+        node = {"path": device.path, "type": "c", "major": device.major, "minor": device.minor}
+        linux["devices"] = [{**node, "fileMode": 0o666, "uid": 0, "gid": 0}]
     if request.sysctls:
         linux["sysctl"] = dict(request.sysctls)
     if request.seccomp is not None:
@@ -88,6 +100,12 @@ def container(
         "mounts": _fixed_mounts(privileged=request.privileged) + [_requested(mount) for mount in request.mounts],
         "linux": linux,
     }
+
+
+def _device_rules(device: DeviceNode | None) -> list[dict[str, object]]:
+    if device is None:
+        return []
+    return [{"allow": True, "type": "c", "major": device.major, "minor": device.minor, "access": "rw"}]
 
 
 def process(spec: ProcessSpec, env: tuple[str, ...], capabilities: Capabilities) -> dict[str, Any]:

@@ -30,6 +30,11 @@ RUNTIME_ROOT: Final = "/run/crun"
 EMPTY_LAYER: Final = PRIVATE + "/empty"
 """The lower directory of a container whose policy lists no layers at all."""
 
+NOTHING: Final = PRIVATE + "/nothing"
+"""An empty directory: the root of the processes that face a container."""
+
+PYTHON: Final = "/usr/bin/python3.13"
+LIBRARY: Final = "/usr/lib/parma"
 CRUN: Final = "/usr/bin/crun"
 MKFS_EXT4: Final = "/usr/sbin/mkfs.ext4"
 CGROUP_ROOT: Final = "/sys/fs/cgroup"

@@ -45,6 +45,9 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
         "LoadTrustList": Row(Kind.CHANGE, ("load_transparency_trust_list",)),
         "Evidence": Row(Kind.READ, reason="a report is public; without one nobody could check the policy"),
         "Recording": Row(Kind.READ, ("runtime_logging",)),
+        "PutEndorsements": Row(
+            Kind.CHANGE, reason="signed by others, and passed on to relying parties by containers that the policy lets"
+        ),
         "MountDevice": Row(Kind.CHANGE, ("mount_device",)),
         "UnmountDevice": Row(Kind.CHANGE, ("unmount_device",)),
         "MountScratch": Row(Kind.CHANGE, ("rw_mount_device", "scratch_mount")),

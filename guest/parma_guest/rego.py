@@ -43,6 +43,10 @@ class RegoEngine:
         """See `Engine`."""
         return self._policy.initial_state()
 
+    def wants_endorsements(self) -> bool:
+        """See `Engine`: what the policy's rules will say is not known."""
+        return True
+
     def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
         """See `Engine`."""
         decision, after = self._policy.decide(state, point, request)

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from parma_guest import points, requests, streams
+from parma_guest.attest import endorsements
 from parma_guest.documents import Documents
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
@@ -78,7 +79,8 @@ class GuestService:
     @guarded
     def SetPolicy(self, request: pb.SetPolicyRequest, _context: CallContext) -> pb.SetPolicyResponse:  # noqa: N802
         """The policy is complete."""
-        return pb.SetPolicyResponse(policy_sha256=self._enforcer.set_policy(request.size))
+        digest = self._enforcer.set_policy(request.size)
+        return pb.SetPolicyResponse(policy_sha256=digest, wants_endorsements=self._enforcer.wants_endorsements)
 
     @guarded
     def PutDocument(self, request: pb.PutDocumentRequest, _context: CallContext) -> pb.PutDocumentResponse:  # noqa: N802
@@ -108,6 +110,12 @@ class GuestService:
         """A piece of what a permissive policy was asked."""
         data, size, dropped = self._enforcer.recording(request.offset)
         return pb.RecordingResponse(data=data, size=size, dropped=dropped)
+
+    @guarded
+    def PutEndorsements(self, request: pb.PutEndorsementsRequest, _context: CallContext) -> pb.PutEndorsementsResponse:  # noqa: N802
+        """What containers pass on to their relying parties."""
+        self._group.put_endorsements(endorsements.parse(request.host_amd_cert, request.reference_info))
+        return pb.PutEndorsementsResponse()
 
     @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802

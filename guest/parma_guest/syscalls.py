@@ -37,6 +37,7 @@ _BLKGETSIZE64: Final = 0x80081272
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
+_CLONE_NEWNET: Final = 0x40000000
 
 
 class _OpenHow(ctypes.Structure):
@@ -92,6 +93,10 @@ class Kernel:
             request = struct.pack("16sh22x", b"lo", 0)
             (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
             fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+    def enter_network(self, namespace: int) -> None:
+        """Moves the calling thread, and only that, to the network namespace that this descriptor is of."""
+        self._check(self._libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)), "network namespace")
 
     def _openat2(self, root: str, path: str, flags: int, resolve: int) -> int:
         # openat2 refuses flags that mean nothing together with O_PATH.

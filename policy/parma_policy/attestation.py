@@ -36,5 +36,14 @@ NAMES: Final = (
 )
 """Every name that a policy may list. Those that begin with a slash, but for the device, are HTTP endpoints."""
 
+REPORTS: Final = frozenset((DEVICE, ATTEST_RAW, ATTEST_COMBINED, AA_EVIDENCE))
+"""What gives a container reports."""
+
+FREE_REPORTS: Final = frozenset((DEVICE, AA_EVIDENCE))
+"""What lets a container choose all 64 bytes of REPORT_DATA; the others put a hash into 32 of them."""
+
+ENDORSED: Final = frozenset((SECURITY_CONTEXT, DEVICE, ATTEST_COMBINED, AA_EVIDENCE))
+"""What passes on the host's endorsements: certificates, and the image's endorsement."""
+
 CLOUD_DEFAULT: Final = frozenset((SECURITY_CONTEXT, DEVICE))
 """What the cloud service gives every workload container, whatever the policy says."""

@@ -37,13 +37,13 @@ def collect(sources: Mapping[str, Any], *, report: bytes, nonce: bytes, policy: 
         tee=tee,
         policy=policy,
         report=report,
-        certificates=_certificates(sources, parsed),
+        certificates=certificates(sources, parsed),
         report_data=report_data_for_nonce(nonce),
         endorsement=endorsement(Path(sources["image_dir"]), parsed.measurement),
     )
 
 
-def _certificates(sources: Mapping[str, Any], report: Report) -> str:
+def certificates(sources: Mapping[str, Any], report: Report) -> str:
     """The chain for the report's signing key as PEM: the emulated processor's own, or what the host keeps of AMD's.
 
     Empty when the host has none, which the verdict then says.

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ttrpc
 from parma_shim import guest_request
@@ -48,6 +48,9 @@ from parma_shim.vm.sizing import size_of
 from parma_shim.vm.spawn import Executor, on_spawn_thread
 from parma_shim.vm.undo import Undo
 from parma_wire.errors import AlreadyExists, DeadlineExceeded, Denied, FailedPrecondition, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from parma_shim.endorsements import Endorsing
 
 ExitCallback = Callable[[int | None], None]
 Log = Callable[[str], None]
@@ -96,6 +99,7 @@ class ContainerGroup:
         self._machine: VirtualMachine | None = None
         self._session: Session | None = None
         self._policy_digest = b""
+        self._endorsing: Endorsing | None = None
         self._killed = False
         self._exit_callbacks: list[ExitCallback] = []
         self._attester: Final = Attester(
@@ -291,6 +295,8 @@ class ContainerGroup:
         request = guest_request.create_request(
             spec.oci, guest_id=spec.guest_id, stdin=spec.stdin, pid_namespace_of=self._pid_namespace(spec)
         )
+        if self._endorsing is not None:
+            self._endorsing.wait(end)
         guest.create_container(request, deadline=end)
 
     def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
@@ -313,6 +319,10 @@ class ContainerGroup:
             self._policy_digest = vm_spec.host_data
         session.machine.on_exit(partial(self._machine_ended, session))
         self._attester.attach(session, policy)
+        if session.wants_endorsements:
+            from parma_shim.endorsements import Endorsing  # few policies want it
+
+            self._endorsing = Endorsing(config, session, log=self._log)
 
     def _machine_started(self, machine: VirtualMachine) -> None:
         with self._lock:
@@ -426,6 +436,7 @@ class ContainerGroup:
     def _end_session(self) -> None:
         with self._lock:
             session, self._session, self._machine = self._session, None, None
+            self._endorsing = None
         self._attester.detach()
         if session is not None:
             session.end(orderly=False)

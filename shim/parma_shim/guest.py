@@ -60,6 +60,13 @@ class Greeting(NamedTuple):
     phases: tuple[BootPhase, ...]
 
 
+class AcceptedPolicy(NamedTuple):
+    """What the guest says of the policy that it has: SHA-256 (32 bytes), and whether endorsements are of use."""
+
+    sha256: bytes
+    wants_endorsements: bool
+
+
 class GuestProcess(NamedTuple):
     """A process as the guest reports it; ``exec_id`` is empty for init and for processes nobody asked for."""
 
@@ -87,14 +94,19 @@ class GuestClient:
         phases = tuple(BootPhase(clean_text(phase.name, 32), phase.uptime_us) for phase in answer.phases)
         return Greeting(clean_text(answer.version, 64), clean_text(answer.tee, 16), phases)
 
-    def set_policy(self, policy: bytes, *, deadline: float | None = None) -> bytes:
-        """Hand over the execution policy; returns the SHA-256 that the guest computed (32 bytes)."""
+    def set_policy(self, policy: bytes, *, deadline: float | None = None) -> AcceptedPolicy:
+        """Hand over the execution policy."""
         for offset, piece in _pieces(policy, POLICY_CHUNK):
             self._call("PutPolicy", pb.PutPolicyRequest(offset=offset, data=piece), pb.PutPolicyResponse, deadline)
         answer = self._call("SetPolicy", pb.SetPolicyRequest(size=len(policy)), pb.SetPolicyResponse, deadline)
         if len(answer.policy_sha256) != 32:
             raise Malformed("the guest's digest of the policy has the wrong size", expected="32 bytes")
-        return answer.policy_sha256
+        return AcceptedPolicy(answer.policy_sha256, answer.wants_endorsements)
+
+    def put_endorsements(self, host_amd_cert: bytes, reference_info: bytes, *, deadline: float | None = None) -> None:
+        """What containers pass on to relying parties: the host-amd-cert JSON and the image's endorsement, or b""."""
+        request = pb.PutEndorsementsRequest(host_amd_cert=host_amd_cert, reference_info=reference_info)
+        self._call("PutEndorsements", request, pb.PutEndorsementsResponse, deadline)
 
     def load_document(self, data: bytes, *, is_trust_list: bool, deadline: float | None = None) -> None:
         """Hand over a signed document: a fragment of the policy, or a transparency trust list."""

@@ -9,13 +9,16 @@ As a command it is a short-lived helper of the host's daemon::
 
     python -m parma_snp.emulated report --directory D --host-data HEX --measurement HEX --report-id HEX  <64 bytes
 
-writes the 1184 bytes of the report. Errors are one line on standard error and exit status 1.
+writes the 1184 bytes of the report; ``key`` in place of ``report``, with --fields, the 32 bytes of a derived key.
+Errors are one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
+import hmac
 import os
 import stat
 import struct
@@ -44,6 +47,11 @@ from parma_snp.report import (
 
 DEFAULT_POLICY: Final = 0x30000
 REPORT_ID_SIZE: Final = 32
+FIELD_POLICY: Final = 1 << 0
+FIELD_MEASUREMENT: Final = 1 << 3
+"""GUEST_FIELD_SELECT of MSG_KEY_REQ: what is mixed into a derived key."""
+
+_KEY_LABEL: Final = b"parma.emulated.derived-key.v1\0"
 ROOT_FILE: Final = "root.pem"
 _AUTHORITY_FILE: Final = "authority.pem"
 _LOCK_FILE: Final = "lock"
@@ -95,6 +103,20 @@ class EmulatedAuthority:
         r, s = decode_dss_signature(self._key.sign(body, ec.ECDSA(hashes.SHA384())))
         signature = r.to_bytes(COMPONENT_SIZE, "little") + s.to_bytes(COMPONENT_SIZE, "little")
         return parse((body + signature).ljust(REPORT_SIZE, b"\0")).raw
+
+    def derive_key(self, *, fields: int, measurement: bytes, policy: int = DEFAULT_POLICY) -> bytes:
+        """A derived key of 32 bytes, as MSG_KEY_REQ gives with the VCEK as its root. The host knows it as well.
+
+        ``fields`` selects which of the guest's values are mixed in: `FIELD_POLICY`, `FIELD_MEASUREMENT` or both.
+        Raises SnpError ``usage`` for any other.
+        """
+        if fields & ~(FIELD_POLICY | FIELD_MEASUREMENT):
+            raise SnpError("usage", "the emulated processor mixes only policy and measurement", found=f"{fields:#x}")
+        mixed = struct.pack("<QQ", fields, policy if fields & FIELD_POLICY else 0)
+        if fields & FIELD_MEASUREMENT:
+            mixed += _exactly("measurement", measurement, MEASUREMENT_SIZE)
+        secret = self._key.private_numbers().private_value.to_bytes(48, "big")
+        return hmac.digest(secret, _KEY_LABEL + mixed, hashlib.sha256)
 
 
 def _body(
@@ -218,14 +240,30 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     create = commands.add_parser("create", help="make the emulated processor if need be, print its root's file name")
     report = commands.add_parser("report", help="read 64 bytes REPORT_DATA, write a report of 1184 bytes")
-    for command in (create, report):
+    key = commands.add_parser("key", help="write a derived key of 32 bytes")
+    for command in (create, report, key):
         command.add_argument("--directory", type=Path, required=True, help="its private directory")
+    for command in (report, key):
+        command.add_argument("--measurement", type=_hex, required=True, metavar="HEX", help="48 bytes")
+        command.add_argument("--policy", type=_number, default=DEFAULT_POLICY, metavar="N", help="guest policy")
     report.add_argument("--host-data", type=_hex, required=True, metavar="HEX", help="32 bytes")
-    report.add_argument("--measurement", type=_hex, required=True, metavar="HEX", help="48 bytes")
     report.add_argument("--report-id", type=_hex, required=True, metavar="HEX", help="32 bytes, random for each VM")
-    report.add_argument("--policy", type=_number, default=DEFAULT_POLICY, metavar="N", help="guest policy")
     report.add_argument("--vmpl", type=_number, default=0, metavar="N")
+    key.add_argument("--fields", type=_number, required=True, metavar="N", help="1: the policy, 8: the measurement")
     return parser.parse_args(arguments)
+
+
+def _answer(authority: EmulatedAuthority, options: argparse.Namespace) -> bytes:
+    if options.command == "key":
+        return authority.derive_key(fields=options.fields, measurement=options.measurement, policy=options.policy)
+    return authority.sign_report(
+        report_data=sys.stdin.buffer.read(REPORT_DATA_SIZE + 1),
+        host_data=options.host_data,
+        measurement=options.measurement,
+        report_id=options.report_id,
+        policy=options.policy,
+        vmpl=options.vmpl,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,15 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "create":
             print(authority.root_file)
             return 0
-        report = authority.sign_report(
-            report_data=sys.stdin.buffer.read(REPORT_DATA_SIZE + 1),
-            host_data=options.host_data,
-            measurement=options.measurement,
-            report_id=options.report_id,
-            policy=options.policy,
-            vmpl=options.vmpl,
-        )
-        sys.stdout.buffer.write(report)
+        sys.stdout.buffer.write(_answer(authority, options))
         sys.stdout.buffer.flush()
     except (SnpError, OSError) as error:
         print(f"parma_snp.emulated: {error}".replace("\n", " "), file=sys.stderr)

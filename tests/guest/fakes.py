@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parma_guest.attest.endorsements import Endorsements
+from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
 from parma_guest.decisions import Verdict
 from parma_guest.devicemapper import Target
@@ -183,6 +185,30 @@ class FakeHost:
         self.prepared.append(source)
 
 
+class FakeAttestation:
+    """Sessions that remember what was done with them; ``fail`` names the operations that do not work."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+        self.endorsements: list[Endorsements] = []
+        self.fail: set[str] = set()
+        self.session = Session()
+
+    def put_endorsements(self, endorsements: Endorsements) -> None:
+        self.endorsements.append(endorsements)
+
+    def prepare(self, container: ContainerId, access: Access, policy: bytes, host_data: bytes) -> Session:
+        self._note("prepare", access, policy, host_data)
+        self.session.on_serve(lambda pid: self._note("serve", pid))
+        self.session.on_close(lambda: self._note("close"))
+        return self.session
+
+    def _note(self, call: str, *arguments: object) -> None:
+        if call in self.fail:
+            raise Unavailable(f"{call} does not work")
+        self.calls.append((call, *arguments))
+
+
 class FakeEngine:
     """A policy whose state is the tuple of what was allowed so far. ``deny`` holds the points it refuses."""
 
@@ -199,6 +225,9 @@ class FakeEngine:
 
     def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
         return after if self.records else before
+
+    def wants_endorsements(self) -> bool:
+        return True
 
     def decide(self, state: tuple[str, ...], point: str, request: Mapping[str, object]) -> tuple[Verdict, Any]:
         self.requests.append((point, request))
@@ -225,7 +254,10 @@ class Rig:
         )
         self.layers = Layers(self.devices, self.mapper, self.kernel)
         self.overlays = Overlays(self.kernel)
-        self.group = Group(self.enforcer, self.layers, self.scratches, self.overlays, self.runtime, self.host)
+        self.attestation = FakeAttestation()
+        self.group = Group(
+            self.enforcer, self.layers, self.scratches, self.overlays, self.runtime, self.host, self.attestation
+        )
 
     def set_policy(self) -> None:
         self.enforcer.put_policy(0, b"policy")

@@ -89,7 +89,7 @@ def emulated(authority: EmulatedAuthority, tmp_path: Path) -> Iterator[tuple[Emu
         target = EmulatedTee(listener, lambda _: True)
         yield target, host
         if target._client is not None:
-            target._client.close()  # type: ignore[attr-defined]
+            target._client.close()
 
 
 def test_an_emulated_report_comes_from_the_host_that_dialled_in(emulated: tuple[EmulatedTee, Host]) -> None:

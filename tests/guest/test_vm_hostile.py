@@ -5,19 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from parma_snp import report as snp_report
 from parma_snp.binding import report_data_for_nonce
-from parma_snp.emulated import ensure_authority
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, FailedPrecondition, Unavailable
-from parma_wire.limits import EMULATED_SECURE_PROCESSOR_PORT, MAX_SEND
 from tests.guest import vm_harness as vm
-from ttrpc import Server
 
 pytestmark = [
     pytest.mark.e2e,
@@ -59,34 +55,11 @@ def test_a_changed_kernel_command_line_ends_the_vm(tmp_path: Path) -> None:
         assert "parma: the enforcer ended (Malformed at cmdline.py:" in guest.console()
 
 
-class SecureProcessor:
-    """The host's emulated one, for one VM."""
-
-    def __init__(self, directory: Path, host_data: bytes) -> None:
-        self._authority = ensure_authority(directory)
-        self._host_data = host_data
-
-    def GetReport(self, request: pb.GetReportRequest, _context: object) -> pb.GetReportResponse:  # noqa: N802
-        report = self._authority.sign_report(
-            report_data=request.report_data,
-            host_data=self._host_data,
-            measurement=bytes(48),
-            report_id=bytes(32),
-        )
-        return pb.GetReportResponse(report=report)
-
-    def serve(self, guest: vm.Guest) -> None:
-        server = Server(write_chunk=MAX_SEND)
-        server.register(pb.DESCRIPTOR.services_by_name["EmulatedSecureProcessor"], self)
-        connection = guest.dial(EMULATED_SECURE_PROCESSOR_PORT)
-        threading.Thread(target=server.serve_connection, args=(connection,), daemon=True).start()
-
-
 def test_an_emulated_vm_accepts_the_policy_of_its_host_data_and_no_other(tmp_path: Path) -> None:
     policy = vm.policy_text()
     with vm.running(tmp_path / "vm", tee="emulated") as guest:
         assert guest.call("Hello", pb.HelloRequest()).tee == "emulated"
-        SecureProcessor(tmp_path / "keys", hashlib.sha256(policy).digest()).serve(guest)
+        vm.SecureProcessor(tmp_path / "keys", hashlib.sha256(policy).digest()).serve(guest)
         with pytest.raises(Denied, match="launched for"):
             guest.set_policy(policy + b"\n")
         with pytest.raises(FailedPrecondition, match="no execution policy"):

@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +24,15 @@ from typing import Any, Self
 from parma_policy.layers.convert import LayerImage, layer_to_image
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import from_code
-from parma_wire.limits import DOCUMENT_CHUNK, GUEST_PORT, MAX_SEND, POLICY_CHUNK, STREAM_WINDOW
-from ttrpc import Client, ClientStream, TtrpcError
+from parma_wire.limits import (
+    DOCUMENT_CHUNK,
+    EMULATED_SECURE_PROCESSOR_PORT,
+    GUEST_PORT,
+    MAX_SEND,
+    POLICY_CHUNK,
+    STREAM_WINDOW,
+)
+from ttrpc import Client, ClientStream, Server, TtrpcError
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = Path(os.environ.get("PARMA_TEST_PREFIX", ROOT / ".dev/prefix"))
@@ -126,6 +134,7 @@ def container_object(layers: Sequence[LayerImage], command: Sequence[str], **cha
         "working_dir": "/",
         "allow_stdio_access": True,
         "no_new_privileges": False,
+        "attestation": [],
         **changes,
     }
 
@@ -312,6 +321,41 @@ class Guest:
         for child in (self.qemu, self.vhost):
             child.kill()
             child.wait()
+
+
+class SecureProcessor:
+    """The host's emulated one, for one VM."""
+
+    def __init__(self, directory: Path, host_data: bytes) -> None:
+        from parma_snp.emulated import ensure_authority
+
+        self.authority = ensure_authority(directory)
+        self._host_data = host_data
+        self.reports = 0
+
+    def GetReport(self, request: pb.GetReportRequest, _context: object) -> pb.GetReportResponse:  # noqa: N802
+        self.reports += 1
+        report = self.authority.sign_report(
+            report_data=request.report_data,
+            host_data=self._host_data,
+            measurement=bytes(48),
+            report_id=bytes(32),
+            vmpl=request.vmpl,
+        )
+        return pb.GetReportResponse(report=report)
+
+    def GetDerivedKey(  # noqa: N802
+        self, request: pb.GetDerivedKeyRequest, _context: object
+    ) -> pb.GetDerivedKeyResponse:
+        key = self.authority.derive_key(fields=request.guest_field_select, measurement=bytes(48))
+        return pb.GetDerivedKeyResponse(key=key)
+
+    def serve(self, guest: Guest) -> None:
+        """On a connection of its own, for as long as the guest lives."""
+        server = Server(write_chunk=MAX_SEND)
+        server.register(pb.DESCRIPTOR.services_by_name["EmulatedSecureProcessor"], self)
+        connection = guest.dial(EMULATED_SECURE_PROCESSOR_PORT)
+        threading.Thread(target=server.serve_connection, args=(connection,), daemon=True).start()
 
 
 def boot(

@@ -54,7 +54,7 @@ def test_hello_gives_version_tee_and_phases(guest: FakeGuest, client: GuestClien
 
 def test_the_policy_travels_in_pieces_in_order(guest: FakeGuest, client: GuestClient) -> None:
     policy = bytes(range(256)) * 200
-    assert client.set_policy(policy) == hashlib.sha256(policy).digest()
+    assert client.set_policy(policy) == (hashlib.sha256(policy).digest(), False)
     assert guest.policy == policy
     sizes = [len(request.data) for name, request in guest.requests if name == "PutPolicy"]
     assert max(sizes) == POLICY_CHUNK

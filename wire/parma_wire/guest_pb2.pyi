@@ -59,10 +59,12 @@ class SetPolicyRequest(_message.Message):
     def __init__(self, size: _Optional[int] = ...) -> None: ...
 
 class SetPolicyResponse(_message.Message):
-    __slots__ = ("policy_sha256",)
+    __slots__ = ("policy_sha256", "wants_endorsements")
     POLICY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    WANTS_ENDORSEMENTS_FIELD_NUMBER: _ClassVar[int]
     policy_sha256: bytes
-    def __init__(self, policy_sha256: _Optional[bytes] = ...) -> None: ...
+    wants_endorsements: bool
+    def __init__(self, policy_sha256: _Optional[bytes] = ..., wants_endorsements: _Optional[bool] = ...) -> None: ...
 
 class PutDocumentRequest(_message.Message):
     __slots__ = ("offset", "data")
@@ -93,6 +95,18 @@ class LoadTrustListRequest(_message.Message):
     def __init__(self, size: _Optional[int] = ...) -> None: ...
 
 class LoadTrustListResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PutEndorsementsRequest(_message.Message):
+    __slots__ = ("host_amd_cert", "reference_info")
+    HOST_AMD_CERT_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_INFO_FIELD_NUMBER: _ClassVar[int]
+    host_amd_cert: bytes
+    reference_info: bytes
+    def __init__(self, host_amd_cert: _Optional[bytes] = ..., reference_info: _Optional[bytes] = ...) -> None: ...
+
+class PutEndorsementsResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -557,13 +571,27 @@ class StreamFrame(_message.Message):
     def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., data: _Optional[bytes] = ..., window_update: _Optional[int] = ..., eof: _Optional[bool] = ...) -> None: ...
 
 class GetReportRequest(_message.Message):
-    __slots__ = ("report_data",)
+    __slots__ = ("report_data", "vmpl")
     REPORT_DATA_FIELD_NUMBER: _ClassVar[int]
+    VMPL_FIELD_NUMBER: _ClassVar[int]
     report_data: bytes
-    def __init__(self, report_data: _Optional[bytes] = ...) -> None: ...
+    vmpl: int
+    def __init__(self, report_data: _Optional[bytes] = ..., vmpl: _Optional[int] = ...) -> None: ...
 
 class GetReportResponse(_message.Message):
     __slots__ = ("report",)
     REPORT_FIELD_NUMBER: _ClassVar[int]
     report: bytes
     def __init__(self, report: _Optional[bytes] = ...) -> None: ...
+
+class GetDerivedKeyRequest(_message.Message):
+    __slots__ = ("guest_field_select",)
+    GUEST_FIELD_SELECT_FIELD_NUMBER: _ClassVar[int]
+    guest_field_select: int
+    def __init__(self, guest_field_select: _Optional[int] = ...) -> None: ...
+
+class GetDerivedKeyResponse(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    def __init__(self, key: _Optional[bytes] = ...) -> None: ...

@@ -103,6 +103,10 @@ def python_files(base: Base, directory: Path, entry: str) -> list[PythonFile]:
     Raises NotFound when one of our modules imports something that the guest does not have.
     """
     ours, others = our_modules(entry, directory)
+    for process in contents.PROCESSES if entry in contents.VARIANTS.values() else ():
+        more, further = our_modules(process, directory)
+        ours.update(more)
+        others.update(further)
     names = sorted(ours) + sorted(_modules_only(others, base)) + list(contents.EXTRA_MODULES)
     loaded = _import_in_target(base, [directory, base.wheels], names)
     stdlib = base.root / contents.STDLIB

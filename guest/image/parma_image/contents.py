@@ -16,6 +16,9 @@ ENTRY: Final = "parma_guest.init"
 VARIANTS: Final = {"default": ENTRY, "rego": "parma_guest.rego"}
 """The same of each variant. Only ``rego`` has a Rego engine, and with it another measurement."""
 
+PROCESSES: Final = ("parma_guest.attest.agent",)
+"""Modules that process 1 does not import: it starts processes that do."""
+
 OUR_PACKAGES: Final = ("parma_cose", "parma_guest", "parma_policy", "parma_snp", "parma_wire", "ttrpc")
 
 GUEST_SUITE: Final = "trixie"

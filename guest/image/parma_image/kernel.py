@@ -28,6 +28,7 @@ REQUIRED: Final = (
     "essiv",
     "configfs",
     "tsm",
+    "cuse",  # /dev/sev-guest for containers
 )
 # The fast ciphers and hashes are for real CPUs: under software emulation SHA-256 by SSSE3 runs at half the speed of
 # plain C, and CRC-32C at a third. Every CPU with SEV-SNP has both flags.

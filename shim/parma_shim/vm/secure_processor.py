@@ -23,6 +23,7 @@ from parma_wire.limits import EMULATED_SECURE_PROCESSOR_PORT, MAX_SEND
 from ttrpc import Context, Server
 
 REPORT_DATA_SIZE: Final = 64
+MAX_VMPL: Final = 3
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["EmulatedSecureProcessor"]
 _REDIAL_SECONDS: Final = 1.0
 
@@ -35,8 +36,11 @@ class Signer(Protocol):
     def prepare(self, deadline: float) -> None:
         """Have everything ready that takes longer than a guest waits for a report."""
 
-    def sign(self, report_data: bytes) -> bytes:
-        """A report (1184 bytes) over 64 bytes."""
+    def sign(self, report_data: bytes, vmpl: int) -> bytes:
+        """A report (1184 bytes) over 64 bytes, which says this VMPL."""
+
+    def derive_key(self, fields: int) -> bytes:
+        """A derived key (32 bytes); ``fields`` says what of the VM is mixed into it."""
 
 
 class EmulatedSigner:
@@ -46,11 +50,9 @@ class EmulatedSigner:
         self._python: Final = python
         self._directory: Final = directory
         self._timeout: Final = timeout
-        self._arguments: Final = [
-            *("report", "--directory", str(directory), "--report-id", os.urandom(32).hex()),
-            *("--host-data", spec.host_data.hex()),
-            *("--measurement", spec.image.measurement(spec.tee, spec.vcpus).hex()),
-        ]
+        measurement = spec.image.measurement(spec.tee, spec.vcpus).hex()
+        self._arguments: Final = ["--directory", str(directory), "--measurement", measurement]
+        self._identity: Final = ["--report-id", os.urandom(32).hex(), "--host-data", spec.host_data.hex()]
 
     def prepare(self, deadline: float) -> None:
         """Make the keys on this host's first use; that takes seconds."""
@@ -59,10 +61,17 @@ class EmulatedSigner:
                 b"", deadline=deadline
             )
 
-    def sign(self, report_data: bytes) -> bytes:
+    def sign(self, report_data: bytes, vmpl: int) -> bytes:
         """One report, one process."""
-        helper = Helper(self._python, _MODULE, self._arguments)
-        return helper.exchange_bytes(report_data, deadline=time.monotonic() + self._timeout)
+        return self._run(["report", *self._arguments, *self._identity, "--vmpl", str(vmpl)], report_data)
+
+    def derive_key(self, fields: int) -> bytes:
+        """One key, one process."""
+        return self._run(["key", *self._arguments, "--fields", str(fields)], b"")
+
+    def _run(self, arguments: list[str], data: bytes) -> bytes:
+        helper = Helper(self._python, _MODULE, arguments)
+        return helper.exchange_bytes(data, deadline=time.monotonic() + self._timeout)
 
 
 class SecureProcessor:
@@ -85,14 +94,27 @@ class SecureProcessor:
             raise DeadlineExceeded("the guest does not listen for its emulated secure processor")
 
     def GetReport(self, request: pb.GetReportRequest, _context: Context) -> pb.GetReportResponse:  # noqa: N802
-        """The service's one method. A signature costs a process, so there is never more than one."""
-        if len(request.report_data) != REPORT_DATA_SIZE:
-            raise Malformed("report_data has the wrong size", expected=f"{REPORT_DATA_SIZE} bytes")
+        """A report, as the guest's own processor would give it."""
+        if len(request.report_data) != REPORT_DATA_SIZE or request.vmpl > MAX_VMPL:
+            expected = f"{REPORT_DATA_SIZE} bytes and VMPL 0 to {MAX_VMPL}"
+            raise Malformed("the request for a report makes no sense", expected=expected)
+        report = self._answer(lambda: self._signer.sign(request.report_data, request.vmpl))
+        return pb.GetReportResponse(report=report)
+
+    def GetDerivedKey(  # noqa: N802
+        self, request: pb.GetDerivedKeyRequest, _context: Context
+    ) -> pb.GetDerivedKeyResponse:
+        """A key that a guest with the same launch values gets again."""
+        key = self._answer(lambda: self._signer.derive_key(request.guest_field_select))
+        return pb.GetDerivedKeyResponse(key=key)
+
+    def _answer(self, make: Callable[[], bytes]) -> bytes:
+        """An answer costs a process, so there is never more than one."""
         with self._one_at_a_time:
             try:
-                return pb.GetReportResponse(report=self._signer.sign(request.report_data))
+                return make()
             except ParmaError as error:
-                # The guest only learns that there was no report; the reason is the host's to know.
+                # The guest only learns that there was no answer; the reason is the host's to know.
                 self._log(f"the emulated secure processor failed: {error}")
                 raise
 

@@ -37,6 +37,8 @@ class Session:
         self.layers: Final = LayerTable(machine, self.guest, timeout=call_timeout)
         self.greeting = Greeting("", "", ())
         self.timings: dict[str, float] = {}
+        self.wants_endorsements = False
+        """Whether the policy lets containers pass on what `parma_shim.endorsements` finds."""
         self._loaded_documents: set[str] = set()
         self._client: Final = client
         self._call_timeout: Final = call_timeout
@@ -148,8 +150,10 @@ def timings(greeting: Greeting, began: float, launched: float, answered: float, 
 def _set_policy(session: Session, spec: VmSpec, policy: bytes, deadline: float) -> None:
     if session.greeting.tee != spec.tee:
         raise Unverified(f"the guest runs with tee = {session.greeting.tee!r}", expected=repr(spec.tee))
-    if session.guest.set_policy(policy, deadline=deadline) != spec.host_data:
+    accepted = session.guest.set_policy(policy, deadline=deadline)
+    if accepted.sha256 != spec.host_data:
         raise Unverified("the guest accepted another policy than the one it was given")
+    session.wants_endorsements = accepted.wants_endorsements
 
 
 def _discard(machine: VirtualMachine, error: BaseException) -> None:
