@@ -14,7 +14,7 @@ import pytest
 from parma_shim.cli import main
 from parma_shim.config import Config
 from parma_shim.doctor import cli, containerd, tee, tools
-from parma_shim.doctor.host import Surroundings, ThisHost
+from parma_shim.doctor.host import Process, Surroundings, ThisHost
 from parma_shim.vm.image import GuestImage, ImageFile
 from parma_snp.checks import Check, run_all
 from parma_wire.errors import NotFound
@@ -60,7 +60,7 @@ class FakeHost:
             "/usr/bin/python3": "\n",
         }
     )
-    path: tuple[str, ...] | None = None
+    containerd: Process | None = None
     guest: GuestImage | None = field(default_factory=lambda: guest_image(Path("/image")))
     hashes: str | None = "00" * 32
 
@@ -83,9 +83,9 @@ class FakeHost:
     def run(self, argv: Sequence[str]) -> str | None:
         return self.outputs.get(argv[0])
 
-    def path_of_process(self, name: str) -> list[str] | None:
+    def process(self, name: str) -> Process | None:
         assert name == "containerd"
-        return list(self.path) if self.path is not None else None
+        return self.containerd
 
     def image(self) -> GuestImage:
         if self.guest is None:
@@ -146,7 +146,12 @@ def texts(content: str, **more: str) -> dict[str, dict[str, str]]:
         ({"config": GOOD.config._replace(accelerator="tcg")}, "emulated.accelerator", "ok", "as configured"),
         ({"programs": ()}, "containerd.version", "warn", "no program containerd"),
         ({"outputs": {"/usr/bin/containerd": "containerd 1.6.33 d2d58213"}}, "containerd.version", "fail", "1.6.33"),
-        ({"path": ("/opt/bin",)}, "containerd.shim", "fail", "containerd's PATH, /opt/bin"),
+        (
+            {"containerd": Process(["containerd"], ["/opt/bin"])},
+            "containerd.shim",
+            "fail",
+            "containerd's PATH, /opt/bin",
+        ),
         ({"texts": {}}, "containerd.config", "skip", "cannot be read"),
         (texts("version = "), "containerd.config", "fail", CONFIG_FILE),
         (texts("version = 3\n"), "containerd.config", "warn", "no runtime of Parma"),
@@ -208,6 +213,14 @@ def test_what_is_wrong_is_named(change: dict[str, object], name: str, status: st
     assert status == "ok" or check.fix in [problem.fix for problem in probe.problems]
 
 
+@pytest.mark.parametrize("words", [["-c", "/k3s.toml"], ["--config", "/k3s.toml"], ["--config=/k3s.toml"]])
+def test_configuration_that_the_running_containerd_was_told_to_read_counts(words: list[str]) -> None:
+    process = Process(["containerd", *words, "--root", "/x"], ["/usr/bin"])
+    host = replace(GOOD, containerd=process, texts={CONFIG_FILE: "", "/k3s.toml": f"version = 3\n{V3}{RUNTIME}"})
+    assert check_of(host, "containerd.config").status == "ok"
+    assert "/k3s.toml" in check_of(host, "containerd.config").evidence
+
+
 def test_bad_id_blocks_are_named() -> None:
     host = replace(
         GOOD, config=GOOD.config._replace(id_block=Path("/etc/id.json")), texts={"/etc/id.json": '{"format": 1}'}
@@ -225,6 +238,7 @@ def tree(root: Path) -> Path:
         CONFIG_FILE: f"version = 3\n{V3}{RUNTIME}",
         "/proc/cmdline": "quiet",
         "/proc/17/comm": "containerd\n",
+        "/proc/17/cmdline": "/usr/bin/containerd\0--log-level\0info\0",
         "/proc/17/environ": "LANG=C\0PATH=/opt/containerd:/usr/bin\0",
         "/sys/fs/cgroup/cgroup.controllers": "cpu\n",
         "/opt/containerd/containerd-shim-parma-v2": "#!/bin/sh\n",
@@ -268,8 +282,10 @@ def test_real_host_is_a_host(tmp_path: Path) -> None:
     host: Surroundings = ThisHost(Config(image_dir=tmp_path), root=tree(tmp_path / "root"))
     assert host.writable("/run") is True
     assert host.writable("/nowhere") is None
-    assert host.path_of_process("containerd") == ["/opt/containerd", "/usr/bin"]
-    assert host.path_of_process("nothing") is None
+    assert host.process("containerd") == Process(
+        ["/usr/bin/containerd", "--log-level", "info"], ["/opt/containerd", "/usr/bin"]
+    )
+    assert host.process("nothing") is None
     assert host.run(["/nonexistent"]) is None
     assert host.run(["/bin/false"]) is None
     with pytest.raises(NotFound):

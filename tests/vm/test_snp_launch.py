@@ -32,7 +32,7 @@ from tests.vm.support import PREFIX, ROOT, Settings, soon
 
 IMAGE = ROOT / ".dev/image"
 POLICY = b"package policy\n"
-QEMU = PREFIX / "bin/qemu-system-x86_64"
+QEMU = Path(os.environ.get("PARMA_TEST_QEMU", PREFIX / "bin/qemu-system-x86_64"))
 
 pytestmark = [
     pytest.mark.e2e,

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, Final, NamedTuple
 
 from parma_shim.doctor.host import Surroundings
 from parma_snp.checks import Outcome, Probe, Problem, ok
+from parma_wire.errors import Malformed
 
 SHIM: Final = "containerd-shim-parma-v2"
 RUNTIME: Final = "io.containerd.parma.v2"
 MIN_VERSION: Final = (1, 7)
 _CONFIG: Final = "/etc/containerd/config.toml"
+_FLAGS: Final = ("-c", "--config", "-config")
 _PATH: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _ANNOTATION: Final = "io.parma.policy"
 
@@ -74,12 +76,13 @@ def _table(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
 def read_settings(host: Surroundings) -> Settings | None:
     """The configuration and what it imports; None without a file that can be read.
 
-    Raises ValueError, naming the file, for one that is not TOML.
+    Raises Malformed, naming the file, for one that is not TOML.
     """
-    first = host.text(_CONFIG)
+    file = config_file(host)
+    first = host.text(file)
     if first is None:
         return None
-    main = _parse(first, _CONFIG)
+    main = _parse(first, file)
     version = main.get("version", 1)
     plugins = dict(_table(main, "plugins"))
     imports = main.get("imports")
@@ -89,11 +92,28 @@ def read_settings(host: Surroundings) -> Settings | None:
     return Settings(version if isinstance(version, int) else 1, plugins)
 
 
+def config_file(host: Surroundings) -> str:
+    """The file that the running containerd was told to read (as k3s does), else the usual one."""
+    process = host.process("containerd")
+    words = process.arguments if process else []
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
+        if flag in _FLAGS:
+            return value if equals else following
+    return _CONFIG
+
+
+def _directories(host: Surroundings) -> tuple[str, Sequence[str]]:
+    """Where containerd looks for programs, and how to call that."""
+    process = host.process("containerd")
+    return ("containerd's PATH", process.path) if process and process.path else ("the usual PATH", _PATH)
+
+
 def _parse(text: str, path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise Malformed(f"{path}: {error}") from None
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -122,13 +142,13 @@ OLD_CONTAINERD: Final = Problem(
 def _examine_version(host: Surroundings) -> Outcome:
     version = _version(host)
     if version is None:
-        return NO_CONTAINERD.found(path=":".join(_PATH))
+        return NO_CONTAINERD.found(path=":".join(_directories(host)[1]))
     text = ".".join(map(str, version))
     return ok(f"containerd {text}") if version >= MIN_VERSION else OLD_CONTAINERD.found(version=text)
 
 
 def _version(host: Surroundings) -> tuple[int, ...] | None:
-    for directory in host.path_of_process("containerd") or _PATH:
+    for directory in _directories(host)[1]:
         program = f"{directory}/containerd"
         if host.executable(program):
             match = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", host.run([program, "--version"]) or "")
@@ -146,20 +166,19 @@ NO_SHIM: Final = Problem(
 
 
 def _examine_shim(host: Surroundings) -> Outcome:
-    directories = host.path_of_process("containerd")
-    whose = "containerd's PATH" if directories else "the usual PATH"
-    for directory in directories or _PATH:
+    whose, directories = _directories(host)
+    for directory in directories:
         if host.executable(f"{directory}/{SHIM}"):
             return ok(f"{directory}/{SHIM}, in {whose}")
     try:
         settings = read_settings(host)
-    except ValueError:
+    except Malformed:
         settings = None
     for entry in (settings.runtimes(settings.dialect.runtimes) if settings else {}).values():
         path = str(entry.get("runtime_path", ""))
         if path and host.executable(path):
             return ok(f"{path}, by runtime_path")
-    return NO_SHIM.found(path=f"{whose}, {':'.join(directories or _PATH)}")
+    return NO_SHIM.found(path=f"{whose}, {':'.join(directories)}")
 
 
 NOT_TOML: Final = Problem(
@@ -170,7 +189,7 @@ NOT_TOML: Final = Problem(
 )
 NO_CONFIG: Final = Problem(
     "skip",
-    f"{_CONFIG} cannot be read",
+    "{file} cannot be read",
     "containerd runs with its defaults, which is all that `ctr` and `nerdctl` need. For Kubernetes, Parma has to be "
     "registered as a runtime.",
     "for Kubernetes: add the runtime, see README.md",
@@ -217,19 +236,19 @@ DISCARDS: Final = Problem(
 def _examine_registration(host: Surroundings) -> Outcome:
     try:
         settings = read_settings(host)
-    except ValueError as error:
-        return NOT_TOML.found(reason=error)
+    except Malformed as error:
+        return NOT_TOML.found(reason=error.message)
     if settings is None:
-        return NO_CONFIG.found()
+        return NO_CONFIG.found(file=config_file(host))
     version = _version(host)
     if version is not None and version < (2,) and settings.version > 2:
         return WRONG_VERSION.found(version=settings.version, containerd=".".join(map(str, version)))
     if settings.discards_layers:
         return DISCARDS.found()
-    return _examine_runtimes(settings)
+    return _examine_runtimes(settings, config_file(host))
 
 
-def _examine_runtimes(settings: Settings) -> Outcome:
+def _examine_runtimes(settings: Settings, file: str) -> Outcome:
     expected = settings.dialect.runtimes
     runtimes = settings.runtimes(expected)
     if not runtimes:
@@ -244,7 +263,7 @@ def _examine_runtimes(settings: Settings) -> Outcome:
             patterns = entry.get(key)
             if not isinstance(patterns, list) or not any(fnmatch(_ANNOTATION, str(word)) for word in patterns):
                 return NO_ANNOTATIONS.found(name=name, key=key)
-    return ok(f"version = {settings.version}, runtime {', '.join(sorted(runtimes))}")
+    return ok(f"{file}: version = {settings.version}, runtime {', '.join(sorted(runtimes))}")
 
 
 PROBES: Final[tuple[Probe[Surroundings], ...]] = (

@@ -8,13 +8,20 @@ import subprocess
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from parma_shim.config import Config
 from parma_shim.vm.image import GuestImage, ImageFile, load_image
 
 _PROGRAM_TIMEOUT: Final = 20.0
 _BLOCK: Final = 1 << 20
+
+
+class Process(NamedTuple):
+    """How a running program was started: its words, and the directories of its PATH."""
+
+    arguments: list[str]
+    path: list[str]
 
 
 class Surroundings(Protocol):
@@ -42,8 +49,8 @@ class Surroundings(Protocol):
     def run(self, argv: Sequence[str]) -> str | None:
         """What a program prints on standard output; None when it cannot be run or fails."""
 
-    def path_of_process(self, name: str) -> list[str] | None:
-        """PATH of the running process of this name."""
+    def process(self, name: str) -> Process | None:
+        """The running process of this name."""
 
     def image(self) -> GuestImage:
         """The guest image. Raises ParmaError."""
@@ -106,17 +113,17 @@ class ThisHost:
             return None
         return done.stdout if done.returncode == 0 else None
 
-    def path_of_process(self, name: str) -> list[str] | None:
+    def process(self, name: str) -> Process | None:
         for entry in self._path("/proc").glob("[0-9]*"):
             try:
                 if (entry / "comm").read_text().strip() != name:
                     continue
-                environment = (entry / "environ").read_bytes().split(b"\0")
+                arguments = (entry / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
+                environment = (entry / "environ").read_bytes().decode("utf-8", "replace").split("\0")
             except OSError:
                 continue
-            for variable in environment:
-                if variable.startswith(b"PATH="):
-                    return variable[5:].decode("utf-8", "replace").split(":")
+            path = next((word[5:] for word in environment if word.startswith("PATH=")), "")
+            return Process(arguments, [directory for directory in path.split(":") if directory])
         return None
 
     def image(self) -> GuestImage:
