@@ -14,7 +14,7 @@ from parma_snp.errors import SnpError
 
 if TYPE_CHECKING:
     from parma_snp.certificates import CertificateChain
-    from parma_snp.report import Report
+    from parma_snp.report import Product, Report
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - no public name for it
 
@@ -34,7 +34,11 @@ def add_certificates(subparsers: _Subparsers) -> None:
         description="Print where AMD's key distribution service has the VCEK for a report; with --fetch, get it and "
         " write it with AMD's ASK and ARK as a PEM chain, after checking that it signed this report.",
     )
-    parser.add_argument("evidence", type=Path, metavar="FILE", help="evidence document, or a bare report of 1184 bytes")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "evidence", type=Path, nargs="?", metavar="FILE", help="evidence document, or a bare report of 1184 bytes"
+    )
+    what.add_argument("--this-host", action="store_true", help="for the processor of this host, before any report")
     parser.add_argument("--product", choices=("Milan", "Genoa", "Turin"), help="needed for reports of version 2")
     parser.add_argument("--fetch", type=Path, metavar="OUT", help="fetch over the network and write the chain to OUT")
     parser.add_argument(
@@ -46,12 +50,16 @@ def add_certificates(subparsers: _Subparsers) -> None:
 def run_certificates(options: argparse.Namespace) -> int:
     """``parma certificates``."""
     try:
-        report = _report(options.evidence.read_bytes())
-        url = kds.vcek_url(report, options.product, service=options.service.rstrip("/"))
+        service = options.service.rstrip("/")
+        report = None if options.this_host else _report(options.evidence.read_bytes())
+        if report is None:
+            url = _of_this_host(options.product, service)
+        else:
+            url = kds.vcek_url(report, options.product, service=service)
         if options.fetch is None:
             print(url)
             return DONE
-        chain = _checked(_fetch(url), report)
+        chain = _checked(_fetch(url), report) if report else _checked_for_this_host(_fetch(url))
         options.fetch.write_text(chain.to_pem())
     except SnpError as error:
         print(f"parma certificates: {error}", file=sys.stderr)
@@ -67,6 +75,31 @@ def _report(data: bytes) -> Report:
     from parma_snp import evidence, report
 
     return report.parse(evidence.parse(data).report if data.lstrip()[:1] == b"{" else data)
+
+
+def _of_this_host(named: Product | None, service: str) -> str:
+    from parma_snp import platform
+    from parma_snp.probes.processor import this_product
+
+    product = named or this_product()
+    return kds.vcek_address(product, platform.read_chip_id(), platform.read_status().tcb(product), service=service)
+
+
+def _checked_for_this_host(der: bytes) -> CertificateChain:
+    """The chain, if AMD issued it for this very processor."""
+    from parma_snp import platform
+    from parma_snp.anchors import AMD
+    from parma_snp.certificates import complete_chain, verify_chain
+    from parma_snp.extensions import HWID_SIZE, TURIN_HWID_SIZE
+    from parma_snp.report import TURIN
+
+    chain = complete_chain(der)
+    key = verify_chain(chain, AMD, datetime.now(UTC))
+    # AMD's certificates for Turin have the 8 bytes of the chip id that are not zero.
+    size = TURIN_HWID_SIZE if key.product == TURIN else HWID_SIZE
+    if (key.extensions.chip_id or b"")[:size] != platform.read_chip_id()[:size]:
+        raise SnpError("kds.answer", "the certificate is for another processor")
+    return chain
 
 
 def _fetch(url: str) -> bytes:

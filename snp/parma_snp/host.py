@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +12,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from parma_snp.cpuid import Registers, cpuid
+from parma_snp.errors import SnpError
+from parma_snp.platform import PlatformStatus, read_status
 from parma_snp.qemu import ARGUMENTS, QUESTIONS, Qemu, understand
 
 CPUID_MEMORY_ENCRYPTION: Final = 0x8000001F
 CPUID_EXTENDED_MAXIMUM: Final = 0x80000000
 _KVM_CHECK_EXTENSION: Final = 0xAE03
 _KVM_CAP_VM_TYPES: Final = 235
-_SEV_ISSUE_CMD: Final = 0xC0105300
-_SNP_PLATFORM_STATUS: Final = 9
-_PLATFORM_STATUS_SIZE: Final = 32
-_ISSUE: Final = struct.Struct("=IQI")
 _MAX_RECORD: Final = 8192
 _PROGRAM_TIMEOUT: Final = 20.0
 
@@ -57,8 +54,8 @@ class Host(Protocol):
     def kvm_vm_types(self) -> int | None:
         """Bit mask of KVM's VM types."""
 
-    def snp_platform_status(self) -> bytes | None:
-        """The secure processor's SNP_PLATFORM_STATUS, 32 bytes."""
+    def snp_platform_status(self) -> PlatformStatus | None:
+        """What the secure processor says of itself."""
 
     def qemu(self) -> Qemu | None:
         """The QEMU that would be used."""
@@ -148,19 +145,11 @@ class ThisHost:
             except OSError:
                 return None
 
-    def snp_platform_status(self) -> bytes | None:
-        import ctypes
-
-        answer = ctypes.create_string_buffer(_PLATFORM_STATUS_SIZE)
-        request = _ISSUE.pack(_SNP_PLATFORM_STATUS, ctypes.addressof(answer), 0)
-        with self._device("/dev/sev", os.O_RDWR) as descriptor:
-            if descriptor is None:
-                return None
-            try:
-                fcntl.ioctl(descriptor, _SEV_ISSUE_CMD, request)
-            except OSError:
-                return None
-        return answer.raw
+    def snp_platform_status(self) -> PlatformStatus | None:
+        try:
+            return read_status(self._path("/dev/sev"))
+        except SnpError:
+            return None
 
     def qemu(self) -> Qemu | None:
         if not self._described:

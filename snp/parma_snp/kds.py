@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from parma_snp.errors import SnpError
-from parma_snp.report import SIGNING_KEY_VLEK, TURIN, Product, Report, product_of
+from parma_snp.report import SIGNING_KEY_VLEK, TURIN, Product, Report, Tcb, product_of
 
 SERVICE: Final = "https://kdsintf.amd.com"
 _TURIN_CHIP_ID_SIZE: Final = 8
@@ -44,8 +44,12 @@ def vcek_url(report: Report, product: Product | None = None, *, service: str = S
     if not any(report.chip_id):
         raise SnpError("kds.chip_id", "CHIP_ID is masked; the certificate cannot be asked for")
     product = product_for(report, product)
-    chip = report.chip_id[:_TURIN_CHIP_ID_SIZE] if product == TURIN else report.chip_id
-    tcb = report.tcb("reported", product)
+    return vcek_address(product, report.chip_id, report.tcb("reported", product), service=service)
+
+
+def vcek_address(product: Product, chip_id: bytes, tcb: Tcb, *, service: str = SERVICE) -> str:
+    """Where the VCEK (DER) of the chip with this CHIP_ID (64 bytes) is for these patch levels."""
+    chip = chip_id[:_TURIN_CHIP_ID_SIZE] if product == TURIN else chip_id
     levels = ((word, tcb.component(name)) for name, word in _PARAMETERS.items())
     query = "&".join(f"{word}={level:02d}" for word, level in levels if level is not None)
     return f"{service}/vcek/v1/{product}/{chip.hex()}?{query}"

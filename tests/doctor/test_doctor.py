@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ RUNTIME = (
 CONFIG = Config(
     qemu=Path("/usr/bin/qemu-system-x86_64"), python=Path("/usr/bin/python3"), certificates=Path("/etc/vcek.pem")
 )
+ROOT = Path(__file__).resolve().parents[2]
+# AMD's own certificates are as good as any for being read.
+CERTIFICATE = ssl.DER_cert_to_PEM_cert((ROOT / "snp/parma_snp/data/ask_milan.der").read_bytes()) * 3
 CONFIG_FILE = "/etc/containerd/config.toml"
 PROBES = (*tools.PROBES, *tee.SNP_PROBES, *tee.EMULATED_PROBES, *containerd.PROBES)
 
@@ -42,7 +46,7 @@ class FakeHost:
     texts: dict[str, str] = field(
         default_factory=lambda: {
             CONFIG_FILE: f"version = 3\n{V3}{RUNTIME}",
-            "/etc/vcek.pem": "-----BEGIN CERTIFICATE-----\n",
+            "/etc/vcek.pem": CERTIFICATE,
             "/sys/fs/cgroup/cgroup.controllers": "cpu memory\n",
         }
     )
@@ -66,6 +70,10 @@ class FakeHost:
 
     def text(self, path: str) -> str | None:
         return self.texts.get(path)
+
+    def data(self, path: str) -> bytes | None:
+        text = self.texts.get(path)
+        return None if text is None else text.encode()
 
     def matching(self, pattern: str) -> list[str]:
         prefix = pattern.partition("*")[0]
@@ -135,11 +143,14 @@ def texts(content: str, **more: str) -> dict[str, dict[str, str]]:
         ({"directories": {"/": True}}, "host.directories", "ok", "/run/parma"),
         ({"directories": {"/": True}}, "host.policies", "warn", "/etc/parma/policies"),
         ({"texts": {}}, "host.cgroups", "warn", "first version"),
-        ({"texts": {}}, "snp.certificates", "fail", "certificates"),
-        ({"config": GOOD.config._replace(certificates=None)}, "snp.certificates", "fail", "certificates"),
+        ({"texts": {}}, "snp.certificates", "fail", "/etc/vcek.pem cannot be read"),
+        ({"texts": {"/etc/vcek.pem": "-----BEGIN CERTIFICATE-----"}}, "snp.certificates", "fail", "not a PEM"),
+        ({"config": CONFIG._replace(certificates=None)}, "snp.certificates", "fail", "is not set"),
         (
-            {"config": GOOD.config._replace(certificates=None, attestation="reported")},
-            *("snp.certificates", "warn", "certificates"),
+            {"config": CONFIG._replace(certificates=None, attestation="reported")},
+            "snp.certificates",
+            "warn",
+            "attestation = reported",
         ),
         ({"config": GOOD.config._replace(id_block=Path("/etc/id.json"))}, "snp.id_block", "fail", "/etc/id.json"),
         ({"devices": {}}, "emulated.accelerator", "warn", "/dev/kvm"),

@@ -15,8 +15,9 @@ from parma_snp.checks import Check
 from parma_snp.errors import SnpError
 from parma_snp.host import ThisHost
 from parma_snp.launch import REQUIRED_PROPERTIES
+from parma_snp.platform import PlatformStatus
 from parma_snp.probes import PROBES, cbitpos, probe_host, require_snp_host
-from parma_snp.probes.processor import decode_memory_encryption, product_of
+from parma_snp.probes.processor import decode_memory_encryption
 from parma_snp.qemu import Qemu
 from tests.snp import firmware
 
@@ -31,6 +32,7 @@ LOG = (
     "ccp 0000:22:00.1: SEV-SNP API:1.55 build:40\n"
     "kvm_amd: SEV-SNP enabled (ASIDs 1 - 99)\n"
 )
+PLATFORM = PlatformStatus((1, 55), 40, 0, bytes(8))
 QEMU = Qemu((10, 0, 2), REQUIRED_PROPERTIES, frozenset(("sata",)), frozenset(("EPYC-v4",)))
 
 
@@ -54,7 +56,7 @@ class FakeHost:
     leaf: tuple[int, int, int, int] | None = GENOA
     rmp: tuple[int | None, int | None] = (0xBF7E800000, 0xC03F0FFFFF)
     log: str | None = LOG
-    platform: bytes | None = bytes([1, 55, 1]) + bytes(29)
+    platform: PlatformStatus | None = PLATFORM
     vm_types: int | None = 0x1F
     asked: Qemu | None = QEMU
     bios: Path | None = None
@@ -94,7 +96,7 @@ class FakeHost:
     def kvm_vm_types(self) -> int | None:
         return self.vm_types
 
-    def snp_platform_status(self) -> bytes | None:
+    def snp_platform_status(self) -> PlatformStatus | None:
         return self.platform
 
     def qemu(self) -> Qemu | None:
@@ -139,22 +141,6 @@ def test_cbit_of_a_processor_without_snp_is_an_error(good: FakeHost, leaf: tuple
     assert caught.value.code == "host.cbitpos"
 
 
-@pytest.mark.parametrize(
-    ("family", "model", "product"),
-    [
-        (0x19, 0x01, "Milan"),
-        (0x19, 0x11, "Genoa"),
-        (0x19, 0xA0, "Genoa"),
-        (0x1A, 0x02, "Turin"),
-        (0x19, 0x50, None),
-        (0x17, 0x31, None),
-        (0x06, 0x8F, None),
-    ],
-)
-def test_products_by_family_and_model(family: int, model: int, product: str | None) -> None:
-    assert product_of(family, model) == product
-
-
 OLD_QEMU = replace(QEMU, version=(7, 2, 0))
 NO_SNP = replace(QEMU, snp_properties=frozenset())
 PARAMETER = "/sys/module/kvm_amd/parameters/sev_snp"
@@ -180,8 +166,8 @@ PARAMETER = "/sys/module/kvm_amd/parameters/sev_snp"
             "kernel's messages",
         ),
         ({"rmp": (None, None), "log": None}, "bios.rmp", "skip", "neither"),
-        ({"platform": bytes([1, 49]) + bytes(30)}, "sev.firmware", "fail", "API 1.49"),
-        ({"platform": bytes([1, 52]) + bytes(30)}, "sev.firmware", "warn", "API 1.52"),
+        ({"platform": PlatformStatus((1, 49), 1, 0, bytes(8))}, "sev.firmware", "fail", "API 1.49"),
+        ({"platform": PlatformStatus((1, 52), 1, 0, bytes(8))}, "sev.firmware", "warn", "API 1.52"),
         ({"platform": None}, "sev.firmware", "ok", "API 1.55"),
         ({"platform": None, "log": None}, "sev.firmware", "skip", "neither /dev/sev"),
         ({"release": "6.1.0-40-amd64", "vm_types": 1}, "kernel.version", "fail", "Linux 6.1.0"),

@@ -34,6 +34,9 @@ class Surroundings(Protocol):
     def text(self, path: str) -> str | None:
         """A small text file."""
 
+    def data(self, path: str) -> bytes | None:
+        """A small binary file."""
+
     def matching(self, pattern: str) -> list[str]:
         """Files whose path matches a pattern with wildcards in its last part, sorted."""
 
@@ -74,8 +77,12 @@ class ThisHost:
         return self._root / path.lstrip("/")
 
     def text(self, path: str) -> str | None:
+        data = self.data(path)
+        return None if data is None else data.decode("utf-8", "replace")
+
+    def data(self, path: str) -> bytes | None:
         try:
-            return self._path(path).read_text(errors="replace")
+            return self._path(path).read_bytes()
         except OSError:
             return None
 

@@ -10,29 +10,43 @@ from parma_snp.checks import Outcome, Probe, Problem, ok
 from parma_snp.errors import SnpError
 from parma_wire.errors import ParmaError
 
-_FETCH: Final = "fetch this processor's VCEK (docs/snp-hardware.md, parma certificates) and set certificates"
+_GET_CERTIFICATE: Final = "parma certificates --this-host --fetch FILE, and set certificates to FILE"
 NO_CERTIFICATES: Final = Problem(
     "fail",
-    "certificates is not set, or the file cannot be read",
-    "No evidence verifies on this host, and with attestation = 'required' no container starts.",
-    _FETCH,
+    "{reason}",
+    "Without this processor's certificate no evidence verifies on this host, and with attestation = required no "
+    "container starts in a VM whose evidence does not.",
+    _GET_CERTIFICATE,
 )
-CERTIFICATES_UNUSED: Final = Problem(
+NO_CERTIFICATES_REPORTED: Final = Problem(
     "warn",
-    "certificates is not set, or the file cannot be read; attestation = 'reported'",
-    "Guests run, and a relying party that fetches the certificate from AMD can verify them; but the status shown on "
-    "this host is failed.",
-    _FETCH,
+    "{reason} (attestation = reported)",
+    "Containers start, but their status on this host is failed.",
+    _GET_CERTIFICATE,
 )
 
 
 def _examine_certificates(host: Surroundings) -> Outcome:
     path = host.config.certificates
-    text = (host.text(str(path)) if path is not None else None) or ""
-    # A PEM chain, or the cloud's host-amd-cert document, plain or in base64.
-    if "BEGIN CERTIFICATE" in text or text.startswith("eyJ"):
+    reason = "certificates is not set" if path is None else _unreadable(host, str(path))
+    if not reason:
         return ok(str(path))
-    return (NO_CERTIFICATES if host.config.attestation == "required" else CERTIFICATES_UNUSED).found()
+    problem = NO_CERTIFICATES if host.config.attestation == "required" else NO_CERTIFICATES_REPORTED
+    return problem.found(reason=reason)
+
+
+def _unreadable(host: Surroundings, path: str) -> str:
+    """Why a file is not certificates in one of the forms that the shim reads; "" if it is."""
+    from parma_snp.sources import read_certificates
+
+    data = host.data(path)
+    if data is None:
+        return f"{path} cannot be read"
+    try:
+        read_certificates(data)
+    except SnpError as error:
+        return f"{path}: {error.message}"
+    return ""
 
 
 NO_ID_BLOCK: Final = Problem(
@@ -106,7 +120,7 @@ SNP_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
         "snp.certificates",
         "this processor's certificate",
         _examine_certificates,
-        (NO_CERTIFICATES, CERTIFICATES_UNUSED),
+        (NO_CERTIFICATES, NO_CERTIFICATES_REPORTED),
     ),
     Probe("snp.id_block", "ID blocks", _examine_id_block, (NO_ID_BLOCK, BAD_ID_BLOCK, ID_BLOCK_UNUSED)),
 )

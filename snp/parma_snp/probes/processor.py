@@ -12,7 +12,10 @@ import struct
 from typing import Final, NamedTuple
 
 from parma_snp.checks import Outcome, Probe, Problem, ok
+from parma_snp.cpuid import cpuid
+from parma_snp.errors import SnpError
 from parma_snp.host import CPUID_EXTENDED_MAXIMUM, CPUID_MEMORY_ENCRYPTION, Host
+from parma_snp.report import Product, product_of
 
 MIN_API: Final = (1, 51)
 GOOD_API: Final = (1, 55)
@@ -62,24 +65,21 @@ def read_memory_encryption(host: Host) -> MemoryEncryption | None:
     return None if registers is None else decode_memory_encryption(registers)
 
 
-def product_of(family: int, model: int) -> str | None:
-    """AMD's name for the processors of this family and model that have SEV-SNP, as its key service spells it."""
-    if family == 0x19:
-        if model <= 0x0F:
-            return "Milan"
-        if 0x10 <= model <= 0x1F or 0xA0 <= model <= 0xAF:
-            return "Genoa"
-    if family == 0x1A and model <= 0x11:
-        return "Turin"
-    return None
-
-
 def _family_and_model(signature: int) -> tuple[int, int]:
     family, model = signature >> 8 & 0xF, signature >> 4 & 0xF
     if family == 0xF:
         family += signature >> 20 & 0xFF
         model |= (signature >> 16 & 0xF) << 4
     return family, model
+
+
+def this_product() -> Product:
+    """The product of the processor this runs on. Raises SnpError ``host.product``."""
+    features = cpuid(1)
+    product = product_of(*_family_and_model(features[0])) if features is not None else None
+    if product is None:
+        raise SnpError("host.product", "this processor is none of Milan, Genoa and Turin")
+    return product
 
 
 NOT_AMD: Final = Problem(
@@ -234,7 +234,7 @@ def _examine_api(host: Host) -> Outcome:
 def _api_version(host: Host) -> tuple[int, int] | None:
     status = host.snp_platform_status()
     if status is not None:
-        return status[0], status[1]
+        return status.api
     match = re.search(r"SEV-SNP API:(\d+)\.(\d+)", host.kernel_log() or "")
     return (int(match[1]), int(match[2])) if match else None
 

@@ -39,7 +39,7 @@ enum { NR_SET_USER_MEMORY_REGION2 = 0x49, NR_SET_MEMORY_ATTRIBUTES = 0xd2, NR_CR
 enum { NR_MEMORY_ENCRYPT_OP = 0xba };
 
 enum { SEV_INIT2 = 22, SNP_LAUNCH_START = 100, SNP_LAUNCH_UPDATE = 101, SNP_LAUNCH_FINISH = 102 };
-enum { PLATFORM_STATUS = 1, SNP_PLATFORM_STATUS = 9 };
+enum { PLATFORM_STATUS = 1, GET_ID2 = 8, SNP_PLATFORM_STATUS = 9, CHIP_ID = 64 };
 
 struct sev_cmd { uint32_t id, pad; uint64_t data; uint32_t error, sev_fd; };
 struct sev_init { uint64_t vmsa_features; uint32_t flags; uint16_t ghcb_version, pad1; uint32_t pad2[8]; };
@@ -187,18 +187,31 @@ static int sev_command(struct sev_cmd *cmd)
 
 static int sev_device(unsigned long request, struct sev_issue_cmd *issue)
 {
-    // Both answers begin: api_major, api_minor, state; then differ. The rest stays as zero.
+    static const uint8_t reported_tcb[8] = {4, 0, 0, 0, 0, 0, 24, 219};
     uint8_t *answer = (uint8_t *)(uintptr_t)issue->data;
 
-    if (_IOC_TYPE(request) != 'S' || (issue->cmd != PLATFORM_STATUS && issue->cmd != SNP_PLATFORM_STATUS)) {
+    if (_IOC_TYPE(request) != 'S') {
         errno = ENOTTY;
         return -1;
     }
-    answer[0] = 1;
-    answer[1] = 55;
-    answer[2] = 1;
     issue->error = 0;
-    return 0;
+    switch (issue->cmd) {
+    case SNP_PLATFORM_STATUS:
+        memcpy(answer + 24, reported_tcb, sizeof reported_tcb);
+        __attribute__((fallthrough)); // both begin with api_major, api_minor, state; what else there is stays zero
+    case PLATFORM_STATUS:
+        answer[0] = 1;
+        answer[1] = 55;
+        answer[2] = 1;
+        return 0;
+    case GET_ID2:
+        answer = (uint8_t *)(uintptr_t)*(uint64_t *)answer;
+        for (int i = 0; i < CHIP_ID; i++)
+            answer[i] = (uint8_t)(i + 1);
+        return 0;
+    }
+    errno = ENOTTY;
+    return -1;
 }
 
 // The rest of KVM, as far as QEMU asks
