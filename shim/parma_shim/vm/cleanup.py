@@ -10,6 +10,8 @@ State file ``<directory>/processes``::
     parma-vm 1 running         complete
     <pid> <start time>         one line per process; start time is field 22 of /proc/<pid>/stat
 
+File ``<directory>/cgroups``: directories of cgroups that were made for the VM, one per line.
+
 It says ``starting`` before the first process is started. Every process of a VM has its directory in the environment
 variable ``PARMA_VM``, by which a process that is not listed is found.
 """
@@ -22,12 +24,14 @@ import select
 import time
 
 STATE_FILE = "processes"
+CGROUP_FILE = "cgroups"
 MARKER = "PARMA_VM"
 HEADER_STARTING = "parma-vm 1 starting"
 HEADER_RUNNING = "parma-vm 1 running"
 
 _SIGKILL = 9
 _MAX_STATE = 4096
+_MAX_CGROUPS = 64 * 1024
 _MAX_ENVIRONMENT = 128 * 1024
 _MAX_DEPTH = 4
 _WAIT_MS = 2000
@@ -43,6 +47,7 @@ def destroy_leftovers(directory: object) -> None:
     text = _read(path + "/" + STATE_FILE, _MAX_STATE)
     if text is not None:
         kill_processes(path, text.decode("ascii", "replace"))
+    remove_cgroups(path + "/" + CGROUP_FILE)
     remove_directory(path)
 
 
@@ -58,6 +63,15 @@ def kill_processes(directory: str, state: str) -> None:
         marker = (MARKER + "=" + directory).encode()
         pidfds += [_kill(int(name), "", marker) for name in posix.listdir("/proc") if name.isdigit()]
     _wait([fd for fd in pidfds if fd >= 0])
+
+
+def remove_cgroups(record: str) -> None:
+    """Remove the cgroup directories that a file lists, one per line, the deepest first; those in use stay."""
+    for path in (_read(record, _MAX_CGROUPS) or b"").decode(errors="surrogateescape").splitlines():
+        try:
+            posix.rmdir(path)
+        except OSError:
+            continue  # gone already, or somebody else's by now
 
 
 def start_time(pid: int) -> str:

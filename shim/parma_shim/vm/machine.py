@@ -25,6 +25,7 @@ from parma_shim.helpers.call import call
 from parma_shim.vm import accelerator, cleanup, disks
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
 from parma_shim.vm.console import BoundedLog
+from parma_shim.vm.hostcgroup import HostCgroup
 from parma_shim.vm.qmp import Qmp
 from parma_shim.vm.settings import VmSettings
 from parma_shim.vm.spawn import Child, Executor, Spawner, on_spawn_thread, reap, send_signal, spawn
@@ -58,6 +59,7 @@ class VirtualMachine:
         self._exited: Final = threading.Event()
         self._status: int | None = None
         self._destroyed = False
+        self._cgroup: HostCgroup | None = None
         self._watcher: Final = threading.Thread(target=self._watch, name=f"vm-{child.pid}", daemon=True)
         self._watcher.start()
 
@@ -141,8 +143,10 @@ class VirtualMachine:
             BoundedLog(errors, spec.directory / "qemu.log"),
         ]
         machine = cls(spec, child=child, monitor=Qmp(monitor), vsock=vsock, logs=logs)
+        pids = [process.pid for process in (child, vsock.child) if process is not None]
         try:
-            _write_state(spec.directory, cleanup.HEADER_RUNNING, [c.pid for c in (child, vsock.child) if c is not None])
+            _write_state(spec.directory, cleanup.HEADER_RUNNING, pids)
+            machine._place(pids)
             machine._negotiate(deadline)
         except BaseException:
             machine.destroy()
@@ -236,7 +240,18 @@ class VirtualMachine:
         if threading.current_thread() is not self._watcher:
             self._watcher.join(_KILL_SECONDS)
         os.close(self._child.pidfd)
+        if self._cgroup is not None:
+            self._cgroup.leave()
         cleanup.remove_directory(str(self.spec.directory))
+
+    def _place(self, pids: list[int]) -> None:
+        """Puts the processes where the host accounts for the container, and QEMU where it goes when memory is short."""
+        if self.spec.oom_score_adj is not None:
+            with contextlib.suppress(OSError):  # lowering it needs a privilege
+                Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(self.spec.oom_score_adj))
+        if self.spec.cgroups_path:
+            self._cgroup = HostCgroup(self.spec.cgroups_path, self.spec.directory / cleanup.CGROUP_FILE)
+            self._cgroup.enter([*pids, os.getpid()] if self.spec.shim_joins_cgroup else pids)
 
     def _negotiate(self, deadline: float) -> None:
         try:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cgroup that containerd chose for the container or pod: QEMU and the shim live there, for the host to account.
+
+Only accounting: limits of containers are applied inside the guest, and those of a pod kubelet has put on the parent.
+OCI runtime specification, ``linux.cgroupsPath``; its systemd form ``slice:prefix:name`` as runc reads it.
+
+Which directories were made stands in the VM's directory before they are made, so that whoever cleans up finds them
+(:func:`parma_shim.vm.cleanup.remove_cgroups`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from parma_shim.vm import cleanup
+from parma_wire.errors import Malformed, Unavailable
+
+ROOT: Final = Path("/sys/fs/cgroup")
+_ACCOUNTING: Final = frozenset({"cpu", "cpuacct", "memory", "blkio", "pids"})
+"""Controllers of version 1 that account. The others (cpuset, devices, ...) would need to be set up before use."""
+
+
+def relative_path(cgroups_path: str) -> str:
+    """The path below a hierarchy's root. Raises Malformed."""
+    parts = cgroups_path.split(":")
+    if len(parts) == 3:
+        cgroup_slice, prefix, name = parts
+        unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+        cgroups_path = f"{_slice_path(cgroup_slice or 'system.slice')}/{unit}"
+    components = [component for component in cgroups_path.split("/") if component]
+    if not components or any(component in (".", "..") or "\0" in component for component in components):
+        raise Malformed(f"cgroupsPath {cgroups_path!r} makes no sense", expected="a path, or slice:prefix:name")
+    return "/".join(components)
+
+
+def _slice_path(name: str) -> str:
+    """``a-b.slice`` is below ``a.slice`` (systemd.slice(5)); ``-.slice`` is the root."""
+    words = name.removesuffix(".slice").split("-")
+    if not any(words):
+        return ""
+    return "/".join("-".join(words[: count + 1]) + ".slice" for count in range(len(words)))
+
+
+def hierarchies(root: Path = ROOT) -> list[Path]:
+    """Where processes are accounted: the one hierarchy of version 2, or the accounting ones of version 1."""
+    if (root / "cgroup.controllers").exists():
+        return [root]
+    found = {path.resolve() for path in root.iterdir() if set(path.name.split(",")) & _ACCOUNTING}
+    return sorted(found)
+
+
+def current(root: Path = ROOT) -> dict[Path, Path]:
+    """Hierarchy -> the directory that this process is in (/proc/self/cgroup, cgroups(7))."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    places: dict[Path, Path] = {}
+    for hierarchy in hierarchies(root):
+        wanted = set() if hierarchy == root else set(hierarchy.name.split(","))
+        for _, controllers, path in lines:
+            if set(filter(None, controllers.split(","))) == wanted:
+                places[hierarchy] = hierarchy / path.lstrip("/")
+    return places
+
+
+class HostCgroup:
+    """The cgroup of one VM, in every hierarchy."""
+
+    def __init__(self, cgroups_path: str, record: Path, root: Path = ROOT) -> None:
+        """``record`` is the file that names the directories made. Raises Malformed for a path that is none."""
+        path = relative_path(cgroups_path)
+        self._record: Final = record
+        self._places: Final = [hierarchy / path for hierarchy in hierarchies(root)]
+        self._origins: Final = current(root)
+        self._root: Final = root
+
+    def enter(self, pids: Iterable[int]) -> None:
+        """Makes what is missing and moves the processes there.
+
+        Raises Unavailable; what was made is then still recorded.
+        """
+        try:
+            self._record.write_text("".join(f"{path}\n" for path in self._missing()))
+            for place in self._places:
+                place.mkdir(parents=True, exist_ok=True)
+                _enable_controllers(place, self._root)
+            for pid in pids:
+                _move(pid, self._places)
+        except OSError as error:
+            raise Unavailable(f"cannot use the cgroup {self._places[0]}: {error.strerror}") from error
+
+    def leave(self) -> None:
+        """This process goes back to where it was, and what was made is removed, unless it is in use. Idempotent."""
+        with contextlib.suppress(OSError):
+            _move(os.getpid(), list(self._origins.values()))
+        cleanup.remove_cgroups(str(self._record))
+
+    def _missing(self) -> list[Path]:
+        """Directories that do not exist yet, the deepest first."""
+        found = []
+        for place in self._places:
+            while not place.exists():
+                found.append(place)
+                place = place.parent
+        return found
+
+
+def _enable_controllers(place: Path, root: Path) -> None:
+    """Version 2 accounts below a directory only for the controllers that it names (cgroups(7))."""
+    for parent in reversed(place.parents):
+        control = parent / "cgroup.subtree_control"
+        if parent.is_relative_to(root) and control.exists():
+            for controller in ("cpu", "io", "memory", "pids"):
+                with contextlib.suppress(OSError):  # not available here, or not ours to change
+                    control.write_text(f"+{controller}")
+
+
+def _move(pid: int, places: Sequence[Path]) -> None:
+    for place in places:
+        # One write: the kernel takes a process id as a whole.
+        (place / "cgroup.procs").write_text(f"{pid}")
