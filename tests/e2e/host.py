@@ -156,6 +156,7 @@ class Inventory:
     mounts: frozenset[str]
     links: frozenset[str]
     files: frozenset[str]
+    cgroups: frozenset[str]
 
     @classmethod
     def take(cls, host: Host) -> Inventory:
@@ -165,6 +166,7 @@ class Inventory:
             mounts=frozenset(line for line in Path("/proc/mounts").read_text().splitlines() if root in line),
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
             files=frozenset(_files(host)),
+            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,22 @@ def test_ps_lists_the_containers_processes(running: tuple[Host, str]) -> None:
     task = next(line for line in host.daemon.ctr("task", "list").stdout.splitlines() if line.split()[0] == name)
     assert int(task.split()[1]) in pids
     assert len(pids) == len(set(pids)) >= 1
+
+
+def accounted(pid: int) -> set[str]:
+    """The cgroups in which the host accounts for a process's memory."""
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    return {path for _, controllers, path in lines if {"memory", ""} & set(controllers.split(","))}
+
+
+def test_the_host_accounts_for_the_task_in_the_containers_cgroup(running: tuple[Host, str]) -> None:
+    host, name = running
+    task = next(line for line in host.daemon.ctr("task", "list").stdout.splitlines() if line.split()[0] == name)
+    pid = int(task.split()[1])
+    assert f"/default/{name}" in accounted(pid)
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    if "containerd-shim-parma" in Path(f"/proc/{shim}/cmdline").read_text():  # runc's stays with containerd
+        assert f"/default/{name}" in accounted(shim)
 
 
 def test_metrics_show_memory_and_cpu(running: tuple[Host, str]) -> None:
