@@ -80,6 +80,14 @@ def test_what_somebody_else_uses_stays(tmp_path: Path) -> None:
     assert [path.name for path in (root / "pod/a").iterdir()] == ["other"]
 
 
+def test_the_containers_own_directory_is_removed_whoever_made_it(tmp_path: Path) -> None:
+    root = unified(tmp_path)
+    (root / "pod/c").mkdir()  # by an earlier container of that name, which is about to end
+    HostCgroup("/pod/c", tmp_path / "record", root).enter([])
+    cleanup.remove_cgroups(str(tmp_path / "record"))
+    assert list((root / "pod").iterdir()) == []
+
+
 def test_a_hierarchy_that_cannot_be_used_is_one_error(tmp_path: Path) -> None:
     root = unified(tmp_path)
     (root / "pod/c").touch()
@@ -113,3 +121,13 @@ def test_real_processes_are_accounted_together_and_nothing_stays(
         cgroup.leave()
     assert hostcgroup.current() == before
     assert [place for place in places if place.parent.exists()] == []
+
+
+def test_a_process_that_has_ended_is_no_error_here(tmp_path: Path) -> None:
+    if os.geteuid() or not os.access(hostcgroup.ROOT, os.W_OK):
+        pytest.skip("needs root and writable cgroups")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    cgroup = HostCgroup(f"/parma-test-{os.getpid()}", tmp_path / "record")
+    cgroup.enter([ended.pid])
+    cgroup.leave()

@@ -23,6 +23,8 @@ ROOT: Final = Path("/sys/fs/cgroup")
 _ACCOUNTING: Final = frozenset({"cpu", "cpuacct", "memory", "blkio", "pids"})
 """Controllers of version 1 that account. The others (cpuset, devices, ...) would need to be set up before use."""
 
+_ATTEMPTS: Final = 3
+
 
 def relative_path(cgroups_path: str) -> str:
     """The path below a hierarchy's root. Raises Malformed."""
@@ -82,12 +84,9 @@ class HostCgroup:
         Raises Unavailable; what was made is then still recorded.
         """
         try:
-            self._record.write_text("".join(f"{path}\n" for path in self._missing()))
+            self._record.write_text("".join(f"{path}\n" for path in self._ours()))
             for place in self._places:
-                place.mkdir(parents=True, exist_ok=True)
-                _enable_controllers(place, self._root)
-            for pid in pids:
-                _move(pid, self._places)
+                self._enter(place, list(pids))
         except OSError as error:
             raise Unavailable(f"cannot use the cgroup {self._places[0]}: {error.strerror}") from error
 
@@ -97,13 +96,29 @@ class HostCgroup:
             _move(os.getpid(), list(self._origins.values()))
         cleanup.remove_cgroups(str(self._record))
 
-    def _missing(self) -> list[Path]:
-        """Directories that do not exist yet, the deepest first."""
+    def _enter(self, place: Path, pids: Sequence[int]) -> None:
+        for attempt in reversed(range(_ATTEMPTS)):
+            place.mkdir(parents=True, exist_ok=True)
+            _enable_controllers(place, self._root)
+            try:
+                for pid in pids:
+                    _move(pid, [place])
+            except FileNotFoundError:
+                # An earlier container of this name, ending at this moment, has removed it.
+                if not attempt:
+                    raise
+            else:
+                return
+
+    def _ours(self) -> list[Path]:
+        """The container's own directories, and those above that do not exist yet; the deepest first."""
         found = []
         for place in self._places:
-            while not place.exists():
-                found.append(place)
-                place = place.parent
+            found.append(place)
+            parent = place.parent
+            while not parent.exists():
+                found.append(parent)
+                parent = parent.parent
         return found
 
 
@@ -119,5 +134,6 @@ def _enable_controllers(place: Path, root: Path) -> None:
 
 def _move(pid: int, places: Sequence[Path]) -> None:
     for place in places:
-        # One write: the kernel takes a process id as a whole.
-        (place / "cgroup.procs").write_text(f"{pid}")
+        # A process that has ended already is for others to report, with its reason.
+        with contextlib.suppress(ProcessLookupError):
+            (place / "cgroup.procs").write_text(f"{pid}")
