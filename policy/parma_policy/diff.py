@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from parma_policy import witness
 from parma_policy.framework import Decision
-from parma_policy.framework.session import Session
 from parma_policy.model import Container, FragmentRule, Policy
 from parma_policy.samples import near_misses
+from parma_policy.session import Session
 from parma_policy.witness import Question
 from parma_wire.errors import Malformed
 
@@ -64,7 +64,7 @@ class _Comparing:
 
     def ask(self, about: str, questions: Sequence[Question]) -> Difference | None:
         """Asks both; the first question that they answer differently is the difference."""
-        one, other = Session(self.a), Session(self.b)
+        one, other = Session.of(self.a), Session.of(self.b)
         for question in questions:
             self.asked += 1
             try:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from parma_policy.conversation import TRANSACTIONS, Conversation, Step
-from parma_policy.framework.session import Session
 from parma_policy.generate import Switches, generate
+from parma_policy.loaded import DataPolicy
 from parma_policy.model import CAPABILITY_SETS, Policy
 from parma_policy.points import closed_door
 from parma_policy.reader import load
 from parma_policy.reader.policy import PERMISSIVE_LINE
+from parma_policy.session import Session
 from parma_policy.simulate import simulate
 from parma_wire.errors import Malformed, Unsupported
 
@@ -253,7 +254,7 @@ def _capabilities(processes: Sequence[Request]) -> dict[str, list[str]]:
 def _checked(text: str, conversation: Conversation) -> Learned:
     """Replays the recording, and the recording with each value changed. Raises Malformed where either fails."""
     policy = load(text.encode())
-    for outcome in simulate(policy, conversation):
+    for outcome in simulate(DataPolicy(policy, conversation.platform), conversation):
         if not outcome.allowed:
             said = outcome.malformed or (outcome.decision.message() if outcome.decision else "")
             raise Malformed(f"step {outcome.step.line} cannot be allowed by any policy: {said}")
@@ -268,7 +269,7 @@ def _checked(text: str, conversation: Conversation) -> Learned:
 
 def _changed_steps(policy: Policy, conversation: Conversation) -> Iterator[tuple[Step, str]]:
     """Every step with each of its values changed: the step, and the value's name where the change was allowed."""
-    session = Session(policy, conversation.platform)
+    session = Session.of(policy, conversation.platform)
     recorded = {_essence(step.call, step.input) for step in conversation.steps}
     for step in conversation.steps:
         for name, changed in mutations(step, conversation.steps):

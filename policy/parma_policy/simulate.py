@@ -9,8 +9,9 @@ from typing import Any
 
 from parma_policy.conversation import Conversation, Step, mount_rule
 from parma_policy.framework import Decision
-from parma_policy.framework.session import Session
-from parma_policy.model import CAPABILITY_SETS, Policy
+from parma_policy.loaded import LoadedPolicy
+from parma_policy.model import CAPABILITY_SETS
+from parma_policy.session import Session
 from parma_wire.errors import Malformed, ParmaError
 
 
@@ -67,9 +68,12 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     return document
 
 
-def simulate(policy: Policy, conversation: Conversation) -> Iterator[Outcome]:
-    """Yields the outcome of each step. A step that is refused changes nothing; the conversation goes on."""
-    session = Session(policy, conversation.platform)
+def simulate(policy: LoadedPolicy, conversation: Conversation) -> Iterator[Outcome]:
+    """Yields the outcome of each step. A step that is refused changes nothing; the conversation goes on.
+
+    ``policy`` has to be loaded for the conversation's platform.
+    """
+    session = Session.with_loaded(policy, conversation.platform)
     for step in conversation.steps:
         outcome, session = _take(session, step)
         yield outcome
@@ -98,7 +102,7 @@ def _more_mounts(session: Session, mounts: object) -> Session:
     if not isinstance(mounts, list):
         raise Malformed("mounts is no list")
     rules = (*session.platform.default_mounts, *map(mount_rule, mounts))
-    return replace(session, platform=replace(session.platform, default_mounts=rules))
+    return session.on(replace(session.platform, default_mounts=rules))
 
 
 def _refused(step: Step) -> Iterator[str]:

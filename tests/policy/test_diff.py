@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parma_policy.diff import Comparison, compare
-from parma_policy.framework.session import Session
 from parma_policy.patterns import PatternCache
 from parma_policy.samples import samples
+from parma_policy.session import Session
 from parma_policy.witness import preparation
 from tests.policy.builders import LAYERS, capabilities, container, policy, text
 from tests.policy.test_cli import parma
@@ -170,7 +170,7 @@ def test_the_request_that_shows_a_difference_really_does() -> None:
     (difference,) = compare(one, other).differences
     answers = []
     for loaded in (one, other):
-        session = Session(loaded)
+        session = Session.of(loaded)
         for question in preparation(LAYERS):
             _, session = session.ask(question.call, question.input)
         answers.append(session.ask(difference.question.call, difference.question.input)[0].allowed)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from parma_policy import conversation
 from parma_policy.conversation import Step
-from parma_policy.framework.session import Session
 from parma_policy.learn import learn, mutations, quoted, starting_policy
+from parma_policy.loaded import DataPolicy
 from parma_policy.patterns import compile_anchored
 from parma_policy.reader import load
+from parma_policy.session import Session
 from parma_policy.simulate import simulate
 from parma_wire.errors import Malformed, Unsupported
 from tests.policy.builders import ID, LAYERS, OTHER_ID, SANDBOX, creation, disk, execution, rootfs
@@ -57,7 +58,7 @@ RUN: list[Question] = [
 
 def recording(questions: list[Question]) -> bytes:
     """As a permissive guest would have it: decided with the starting policy."""
-    session = Session(load(starting_policy().encode()))
+    session = Session.of(load(starting_policy().encode()))
     steps = []
     for number, (call, asked) in enumerate(questions):
         decision, session = session.ask(call, asked)
@@ -75,7 +76,7 @@ def test_what_was_recorded_is_allowed_and_what_differs_is_not() -> None:
     assert made.denied > 40
     policy = load(made.text.encode())
     talk = conversation.parse(recording(RUN))
-    assert all(outcome.allowed for outcome in simulate(policy, talk))
+    assert all(outcome.allowed for outcome in simulate(DataPolicy(policy), talk))
 
 
 def test_the_policy_is_the_least_one() -> None:
@@ -99,7 +100,7 @@ def test_the_policy_is_the_least_one() -> None:
 
 def test_every_changed_value_is_denied_with_a_reason() -> None:
     steps = conversation.parse(recording(RUN)).steps
-    session = Session(load(learned(RUN).text.encode()))
+    session = Session.of(load(learned(RUN).text.encode()))
     tried = set()
     for step in steps:
         for name, changed in mutations(step, steps):

@@ -11,17 +11,18 @@ import pytest
 
 from parma_policy import conversation
 from parma_policy.conversation import Step
-from parma_policy.framework.session import Session
+from parma_policy.loaded import DataPolicy
+from parma_policy.session import Session
 from parma_policy.simulate import simulate
 from parma_wire.errors import FailedPrecondition, Malformed
 from tests.policy.builders import ID, LAYERS, VECTORS, creation, disk, policy, rootfs, text
 from tests.policy.test_cli import parma
 
-MOUNTS = [
+MOUNTS: list[dict[str, Any]] = [
     {"call": "mount_device", "input": {"target": disk(number), "deviceHash": layer}}
     for number, layer in enumerate(LAYERS)
 ]
-OVERLAY = {
+OVERLAY: dict[str, Any] = {
     "call": "mount_overlay",
     "input": {"containerID": ID, "layerPaths": [disk(2), disk(1), disk(0)], "target": rootfs()},
 }
@@ -32,14 +33,14 @@ def lines(*steps: dict[str, Any]) -> bytes:
 
 
 def differences(*steps: dict[str, Any]) -> list[str]:
-    outcomes = simulate(policy(), conversation.parse(lines(*steps)))
+    outcomes = simulate(DataPolicy(policy()), conversation.parse(lines(*steps)))
     return [difference for outcome in outcomes for difference in outcome.differences]
 
 
 def test_a_good_conversation_is_allowed_with_its_results() -> None:
     expect = {"allowed": True, "allow_stdio_access": True, "env": ["PATH=/usr/bin:/bin"]}
     steps = [*MOUNTS, OVERLAY, {"call": "create_container", "input": creation(), "expect": expect}]
-    outcomes = list(simulate(policy(), conversation.parse(lines(*steps))))
+    outcomes = list(simulate(DataPolicy(policy()), conversation.parse(lines(*steps))))
     assert all(outcome.allowed and not outcome.differences for outcome in outcomes)
     assert outcomes[-1].as_json()["env"] == ["PATH=/usr/bin:/bin"]
 
@@ -81,7 +82,7 @@ def test_transactions_go_back_to_exactly_what_was() -> None:
 
 
 def test_a_session_is_a_value() -> None:
-    before = Session(policy())
+    before = Session.of(policy())
     _, after = before.ask("mount_device", MOUNTS[0]["input"])
     assert before.state != after.state
     opened = after.begin()

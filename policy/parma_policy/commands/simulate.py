@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from parma_wire.errors import Malformed
 
 if TYPE_CHECKING:
     from parma_policy.conversation import Conversation
+    from parma_policy.rego import Engine
     from parma_policy.simulate import Outcome
 
 
@@ -32,17 +34,22 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON Lines")
     parser.add_argument("--denied", action="store_true", help="print only what is not allowed or not as expected")
     parser.add_argument("--parity", action="store_true", help="decide exactly as the reference enforcer does")
+    parser.add_argument(
+        "--rego-engine", type=Path, metavar="PROGRAM", help="for a policy with rules of its own: the engine to run"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints an outcome a step; 1 when one is not as expected."""
     from parma_policy import conversation, simulate
-    from parma_policy.reader import load
+    from parma_policy.loaded import load_policy
 
     talk = conversation.parse(read_file(arguments.conversation, conversation.MAX_BYTES))
-    policy = load(_policy_text(arguments.policy, talk), parity=arguments.parity)
-    outcomes = list(simulate.simulate(policy, talk))
+    text = _policy_text(arguments.policy, talk)
+    with _engine(arguments.rego_engine) as engine:
+        policy = load_policy(text, engine, parity=arguments.parity, platform=talk.platform)
+        outcomes = list(simulate.simulate(policy, talk))
     for outcome in outcomes:
         if arguments.denied and outcome.allowed and not outcome.differences and _message(outcome) == "":
             continue
@@ -52,6 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
         allowed = sum(outcome.allowed for outcome in outcomes)
         sys.stdout.write(f"{allowed} allowed, {len(outcomes) - allowed} not, {wrong} not as expected\n")
     return 1 if wrong else 0
+
+
+def _engine(program: Path | None) -> AbstractContextManager[Engine | None]:
+    if program is None:
+        return nullcontext()
+    from parma_policy.rego.link import ChildEngine
+    from parma_policy.rego.process import program as child
+
+    return closing(ChildEngine(child(program)))
 
 
 def _policy_text(path: Path | None, talk: Conversation) -> bytes:
