@@ -15,8 +15,10 @@ from typing import Any, Final
 from parma_policy import requests
 from parma_policy.framework.codes import CODES
 from parma_policy.framework.permissive import FORCED
+from parma_policy.lint import RULES
 from parma_policy.points import POINTS, Default, EnforcementPoint
 from parma_policy.requests import Schema
+from parma_policy.strictness import STRICTER
 from parma_policy.versions import API_VERSION, FRAMEWORK_VERSION
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
@@ -146,9 +148,47 @@ def reasons() -> str:
     return "\n".join(lines)
 
 
+def strictness() -> str:
+    """docs/strictness.md."""
+    lines = [
+        "# Stricter than the reference",
+        "",
+        _NOTICE,
+        "",
+        "Where Parma refuses what the reference enforcer accepts, on purpose. It never allows what that denies. `parma",
+        "policy simulate --parity` decides without these differences; a guest never does.",
+        "",
+        "| name | what |",
+        "| --- | --- |",
+        *(f"| `{name}` | {text} |" for name, text in STRICTER.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def lint_rules() -> str:
+    """docs/lint.md."""
+    lines = [
+        "# What `parma policy lint` finds",
+        "",
+        _NOTICE,
+        "",
+        "Each finding has a rule's id, a place (line and column) and a severity: *error*, *warning* or *info*. Ids are",
+        "stable. `--ignore RULE` leaves a rule out, `--fail-on` says from which severity on the exit status is 1.",
+        "",
+        "| rule | what it finds |",
+        "| --- | --- |",
+        *(f"| `{name}` | {text} |" for name, text in RULES.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "enforcement-points.md": enforcement_points,
     "reasons.md": reasons,
+    "strictness.md": strictness,
+    "lint.md": lint_rules,
 }
 """File below ``docs/`` and the function that makes its text."""
 

@@ -18,11 +18,11 @@ from parma_policy.framework.matching import (
     user_allowed,
 )
 from parma_policy.framework.narrowing import (
-    CAPABILITY_DROPPING_SINCE,
     CapabilityChoice,
     EnvChoice,
     choose_capabilities,
     choose_env,
+    drops_capabilities,
 )
 from parma_policy.framework.state import Started, State, with_item, without
 from parma_policy.framework.view import View, unusable
@@ -161,7 +161,7 @@ def _process(
     explanation: _Explain,
 ) -> Decision | tuple[EnvChoice[Container], CapabilityChoice[Container]]:
     """Environment and capabilities, which are decided alike: the choices, or the denial."""
-    flags, framework = view.policy.flags, view.policy.framework_version
+    flags = view.policy.flags
     if not remaining:
         return denied(point, *explanation(candidates))
     env = choose_env(remaining, _env_rules, request.env_list, dropping=flags.allow_environment_variable_dropping)
@@ -175,7 +175,7 @@ def _process(
         env.candidates,
         lambda container: default_capabilities(view, container, privileged),
         request.capabilities,
-        dropping=flags.allow_capability_dropping and framework is not None and framework >= CAPABILITY_DROPPING_SINCE,
+        dropping=drops_capabilities(view.policy),
     )
     if caps.undecided:
         from parma_policy.framework import explain

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from parma_policy.framework import explain
 from parma_policy.framework.decision import Reason, shown
 from parma_policy.framework.matching import default_capabilities, mounts_refused, new_privileges_allowed, user_allowed
+from parma_policy.framework.narrowing import drops_capabilities
 from parma_policy.framework.view import View
 from parma_policy.model import Container, ExternalProcess
 from parma_policy.requests import CreateContainer, ExecExternal, ExecInContainer, SignalContainerProcess
@@ -92,7 +93,7 @@ def _why_not_narrowed(view: View, container: Container, request: _Process, privi
     dropping = flags.allow_environment_variable_dropping
     reasons = explain.env(show, container.place, container.env_rules, request.env_list, dropping=dropping)
     expected = default_capabilities(view, container, privileged)
-    offered = request.capabilities.intersection(expected) if flags.allow_capability_dropping else request.capabilities
+    offered = request.capabilities.intersection(expected) if drops_capabilities(view.policy) else request.capabilities
     if not expected.same_as(offered):
         reasons.append(explain.capabilities(container.place, expected, request.capabilities))
     return reasons

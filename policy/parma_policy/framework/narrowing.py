@@ -11,13 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from parma_policy.model import Capabilities, EnvRules
+from parma_policy.model import Capabilities, EnvRules, Policy
 from parma_policy.versions import version
 
 _C = TypeVar("_C")
 
-CAPABILITY_DROPPING_SINCE = version("0.2.2")
-"""Framework version before which ``allow_capability_dropping`` does not count."""
+_CAPABILITY_DROPPING_SINCE = version("0.2.2")
+
+
+def drops_capabilities(policy: Policy) -> bool:
+    """Whether capabilities beyond those listed are left out. The flag does not count before framework 0.2.2."""
+    framework = policy.framework_version
+    return policy.flags.allow_capability_dropping and framework is not None and framework >= _CAPABILITY_DROPPING_SINCE
 
 
 @dataclass(frozen=True, slots=True)
