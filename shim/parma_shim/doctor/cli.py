@@ -6,11 +6,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parma_shim import config as configuration
 from parma_shim.config import Config
 from parma_snp.checks import Check, run_all
+from parma_wire.errors import ParmaError
+
+if TYPE_CHECKING:
+    from parma_shim.doctor.host import Surroundings
 
 
 def add_doctor_commands(subparsers: Any) -> None:
@@ -50,13 +54,20 @@ def examine(config: Config, *, root: Path = Path("/")) -> list[Check]:
     surroundings = ThisHost(config, root=root)
     checks: list[Check] = []
     if config.tee == "snp":
-        firmware = config.image_dir / "OVMF.amdsev.fd"
-        machine = host.ThisHost(config.qemu, firmware if firmware.exists() else None, root=root)
+        machine = host.ThisHost(config.qemu, _firmware(surroundings), root=root)
         checks += probes.probe_host(machine)
         checks += run_all(tee.SNP_PROBES, surroundings)
     if config.tee == "emulated":
         checks += run_all(tee.EMULATED_PROBES, surroundings)
     return [*checks, *run_all(tools.PROBES, surroundings), *run_all(containerd.PROBES, surroundings)]
+
+
+def _firmware(surroundings: Surroundings) -> Path | None:
+    """The guest image's firmware; that there is no image is another probe's to say."""
+    try:
+        return surroundings.image().firmware.path
+    except ParmaError:
+        return None
 
 
 def render(tee: str, checks: list[Check]) -> str:
