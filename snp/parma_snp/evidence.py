@@ -157,10 +157,11 @@ def verify_evidence(
     failures = tuple(_false_claims(evidence, verdict))
     detail = "; ".join(failure.message for failure in failures) or "policy and report_data are those of the report"
     claims = Check("claims", detail, failures, "policy, report_data and tee as the report shows them", detail)
-    return replace(verdict, checks=(*verdict.checks, claims, _strictness(evidence.policy, expected)))
+    return replace(verdict, checks=(*verdict.checks, claims, strictness(evidence.policy, expected)))
 
 
-def _strictness(policy: bytes, expected: Expected) -> Check:
+def strictness(policy: bytes, expected: Expected) -> Check:
+    """Whether the policy with the right hash forbids anything at all."""
     from parma_snp.verify import Check
 
     found = "forbids nothing" if is_permissive(policy) else "forbids what it does not list"

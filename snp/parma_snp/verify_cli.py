@@ -212,7 +212,11 @@ def _judge(
         if "certificates" not in added:
             raise documents.without_certificates(data, options.product)
         chain = replace(read_certificates(added["certificates"], report), crl=crl)
-        return verify(data, chain, endorsement=added.get("endorsement", b""), **demands)
+        verdict = verify(data, chain, endorsement=added.get("endorsement", b""), **demands)
+        if not verdict.authentic or options.policy is None:
+            return verdict
+        strictness = documents.strictness(_read(options.policy), expected)
+        return replace(verdict, checks=(*verdict.checks, strictness))
     evidence = documents.parse(data)
     if "certificates" in added:
         unverified_report = parse(evidence.report) if evidence.report else None

@@ -16,14 +16,18 @@ import pytest
 
 from devtool import paths
 from devtool.containerd import PrivateContainerd
+from parma_image.sign import sign_image
 from parma_snp import measure
+from parma_snp.endorsement import FEED
 from tests.e2e.conftest import VERSIONS
 from tests.e2e.host import Host, wait_until
+from tests.snp.pki import SIGNED_AT, Issuer, make_issuer
 
 pytestmark = pytest.mark.e2e
 
 SLEEP = ("/bin/sleep", "600")
 NONCE = os.urandom(64).hex()
+SVN = 3
 MANIFEST = paths.IMAGE / "manifest.json"
 
 
@@ -53,13 +57,21 @@ class Party:
         )
         return row.digest.hex()
 
-    def verify(self, *, policy: Path | None = None, nonce: str = NONCE, measurement: str, emulated: bool = True) -> Any:
+    def verify(
+        self,
+        *demands: str,
+        policy: Path | None = None,
+        nonce: str = NONCE,
+        measurement: str = "",
+        emulated: bool = True,
+    ) -> Any:
         """The verdict of ``parma verify``; its exit code says the same."""
+        demands = ("--measurement", measurement) if measurement else demands
         flags = ("--allow-emulated", "--emulated-root", self.root) if emulated else ()
         done = subprocess.run(
             [
                 *(paths.VENV / "bin/parma", "verify", self.evidence, "--policy", policy or self.policy),
-                *("--nonce", nonce, "--measurement", measurement, "--json", *flags),
+                *("--nonce", nonce, *demands, "--json", *flags),
             ],
             capture_output=True,
             text=True,
@@ -74,15 +86,26 @@ FILES = ("firmware", "kernel", "initrd")
 
 
 @pytest.fixture(scope="module")
-def party(host_21: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
-    """Evidence of a running container, fetched for a nonce of ours."""
-    policy = host_21.policy(SLEEP)
+def issuer() -> Issuer:
+    """Of the image's endorsements; its certificates are of last year."""
+    return make_issuer()
+
+
+@pytest.fixture(scope="module")
+def party(archives: dict[str, Path], issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Party]:
+    """Evidence of a running container in an endorsed image, fetched for a nonce of ours."""
+    image = tmp_path_factory.mktemp("image")
+    for path in paths.IMAGE.iterdir():
+        (image / path.name).symlink_to(path)
+    sign_image(image, issuer.signer, predicate="subject:CN", svn=SVN, feed=FEED, signed_at=SIGNED_AT)
     evidence = tmp_path_factory.mktemp("party") / "evidence.json"
-    done = host_21.run("attested", SLEEP, "--detach", policy=policy)
-    assert done.returncode == 0, done.stderr
-    host_21.parma("evidence", "attested", "--wait", "60", "--nonce", NONCE, "--out", evidence)
-    yield Party(host_21, evidence, policy)
-    host_21.remove("attested")
+    with host_with(archives, image_dir=str(image)) as host:
+        policy = host.policy(SLEEP)
+        done = host.run("attested", SLEEP, "--detach", policy=policy)
+        assert done.returncode == 0, done.stderr
+        host.parma("evidence", "attested", "--wait", "60", "--nonce", NONCE, "--out", evidence)
+        yield Party(host, evidence, policy)
+        host.remove("attested")
 
 
 def codes(verdict: Any) -> list[str]:
@@ -129,6 +152,14 @@ def test_another_image_command_line_or_shape_is_refused(party: Party, what: str,
         changed.write_bytes(data)
     verdict = party.verify(measurement=party.measurement(**{what: changed}))
     assert codes(verdict) == ["appraise.measurement"]
+
+
+@pytest.mark.parametrize(("least", "failures"), [(SVN, []), (SVN + 1, ["uvm.svn"])], ids=["enough", "too old"])
+def test_the_images_issuer_and_version_do_instead_of_a_digest(
+    party: Party, issuer: Issuer, least: int, failures: list[str]
+) -> None:
+    verdict = party.verify("--endorser", issuer.did, "--min-svn", str(least))
+    assert (codes(verdict), verdict["accepted"]) == (failures, not failures)
 
 
 def test_evidence_fetched_again_is_new(party: Party, tmp_path: Path) -> None:

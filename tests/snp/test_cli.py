@@ -170,6 +170,27 @@ def test_a_bare_report_is_judged_with_certificates_from_elsewhere(
     assert parma(*arguments, "--certificates", str(files / "chain.pem")) == 0
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_policy_that_forbids_nothing_is_refused_unless_allowed(
+    files: Path, emulated: Emulated, capsys: pytest.CaptureFixture[str], bare: bool
+) -> None:
+    policy = POLICY + b"permissive := true\n"
+    report = emulated.authority.sign_report(
+        report_data=REPORT_DATA,
+        host_data=Evidence("none", policy).policy_sha256,
+        measurement=MEASUREMENT,
+        report_id=bytes(32),
+    )
+    evidence = Evidence("emulated", policy, report, emulated.authority.certificate_chain, REPORT_DATA)
+    (files / "evidence.json").write_bytes(report if bare else evidence.dumps().encode())
+    (files / "policy.rego").write_bytes(policy)
+    (files / "chain.pem").write_text(emulated.authority.certificate_chain)
+    arguments = [*wanted(files), *allowed(files), "--certificates", str(files / "chain.pem")]
+    assert parma(*arguments) == 1
+    assert "evidence.permissive" in capsys.readouterr().out
+    assert parma(*arguments, "--allow-permissive") == 0
+
+
 @pytest.mark.parametrize("flags", [("--min-svn", "1"), ("--feed", "x")])
 def test_options_of_an_endorser_need_one(
     files: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
