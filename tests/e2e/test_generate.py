@@ -156,7 +156,7 @@ def test_a_generated_policy_runs_its_image_and_denies_changes(
     policy = host.daemon.root / "policies" / f"{name}.rego"
     images = [word for archive in host.archives.values() for word in ("--image-archive", str(archive))]
     if source is from_image:
-        images = images[:2]
+        images = ["--containerd", str(host.daemon.address)]
     host.parma("policy", "generate", *images, *arguments, "--out", policy)
     done = host.run(name, asked.command, *asked.flags(name), "--detach", policy=policy)
     assert done.returncode == 0, done.stderr

@@ -60,8 +60,6 @@ class Wanted:
     """Replaces the image's entrypoint, and with it the image's arguments."""
     arguments: tuple[str, ...] | None = None
     """Replaces the image's arguments."""
-    prefix: tuple[str, ...] = ()
-    """Stands before all of the command."""
     env: tuple[Variable, ...] = ()
     any_value: tuple[str, ...] = ()
     """Names of variables that may have any value."""
@@ -146,7 +144,7 @@ def _command(wanted: Wanted, image: Image) -> tuple[str, ...]:
         command = (*image.texts("Entrypoint"), *arguments)
     if not command:
         raise Malformed("the image says no command, nor does the source", hint="give one with --command")
-    return (*wanted.prefix, *command)
+    return command
 
 
 def _env(wanted: Wanted, image: Image, platform: Platform) -> Iterator[EnvRule]:

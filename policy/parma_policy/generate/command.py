@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
 _PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", re.ASCII)
 _MAX_ANNOTATIONS: Final = 256 * 1024
 """Kubernetes' limit for all annotations of an object, in bytes."""
 
@@ -264,6 +265,9 @@ def _into_directory(directory: Path, made: Sequence[Made]) -> None:
     except OSError as error:
         raise Unavailable(f"cannot make {directory}: {error.strerror}") from error
     for item in made:
+        # Names come from the source, and must not lead out of the directory.
+        if not _FILE_NAME.fullmatch(item.name):
+            raise Malformed(f"{item.title[:80]!r} cannot be the name of a file", hint="use --only NAME with --out FILE")
         write_file(directory / f"{item.name}.rego", item.text.encode())
 
 

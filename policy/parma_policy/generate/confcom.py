@@ -46,7 +46,7 @@ def read(path: Path, problems: Problems, options: OptionsOf) -> list[Unit]:
         containers = [_container(node, options) for node in top.items("containers")]
         if not containers and not fragments:
             top.node.problem("neither containers nor fragments")
-    return [Unit(name=path.stem, title=path.name, containers=containers, fragments=fragments)]
+    return [Unit(name=path.stem, title=path.name, read=lambda: containers, fragments=fragments)]
 
 
 def _fragment(node: Node) -> Fragment:

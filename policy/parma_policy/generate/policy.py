@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parma_policy.framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CAPABILITIES
-
 IdStrategy = Literal["any", "id", "name", "re2"]
 
 
@@ -123,13 +121,6 @@ class Capabilities:
             "permitted": same,
             "ambient": list(self.ambient),
         }
-
-
-DEFAULT_CAPABILITIES = frozenset(UNPRIVILEGED_CAPABILITIES)
-"""What containerd gives a container."""
-
-ALL_CAPABILITIES = frozenset(PRIVILEGED_CAPABILITIES)
-"""Every capability of Linux."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from parma_policy.generate.platforms import Platform
 from parma_policy.generate.policy import Container, Fragment, Switches
 from parma_policy.generate.problems import Problems
 from parma_policy.generate.render import policy_text
-from parma_policy.generate.source import ContainerOptions, Unit, build, check_names
+from parma_policy.generate.source import ContainerOptions, SourceContainer, Unit, build, check_names
 from parma_policy.generate.wish import Wish
 from parma_wire.errors import Malformed, NotFound
 
@@ -83,8 +83,9 @@ def run(settings: Settings, library: Library) -> list[Made]:
     platform = platforms.load(settings.platform or platforms.DEFAULTS[kind])
     problems = Problems(source, settings.ignored)
     units = _selected(_units(kind, settings, problems), settings.only)
-    check_names(settings.options, (container.name for unit in units for container in unit.containers))
-    built = [(unit, _containers(unit, library, platform, settings)) for unit in units]
+    read = [(unit, unit.read()) for unit in units]
+    check_names(settings.options, (container.name for _, containers in read for container in containers))
+    built = [(unit, _containers(containers, library, platform, settings)) for unit, containers in read]
     problems.check()
     library.check_all_used()
     if settings.together:
@@ -137,14 +138,16 @@ def _is_called(unit: Unit, name: str) -> bool:
     return name in (unit.name, unit.title, unit.title.partition("/")[2])
 
 
-def _containers(unit: Unit, library: Library, platform: Platform, settings: Settings) -> list[Container]:
-    built = (build(item, library.image, platform, settings.seccomp_default) for item in unit.containers)
+def _containers(
+    containers: Sequence[SourceContainer], library: Library, platform: Platform, settings: Settings
+) -> list[Container]:
+    built = (build(item, library.image, platform, settings.seccomp_default) for item in containers)
     return [container for container in built if container is not None]
 
 
 def _joined(units: Sequence[Unit]) -> Unit:
     fragments = dict.fromkeys(fragment for unit in units for fragment in unit.fragments)
-    return Unit("policy", " and ".join(unit.title for unit in units), (), tuple(fragments))
+    return Unit("policy", " and ".join(unit.title for unit in units), list, tuple(fragments))
 
 
 def _made(unit: Unit, containers: Sequence[Container], settings: Settings, problems: Problems) -> Made:

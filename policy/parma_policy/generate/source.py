@@ -60,7 +60,8 @@ class Unit:
     name: str
     """For file names: ``deployment-web``, ``web``."""
     title: str
-    containers: Sequence[SourceContainer]
+    read: Callable[[], Sequence[SourceContainer]]
+    """Understands it: only what is asked for has to be in order."""
     fragments: tuple[Fragment, ...] = ()
 
 

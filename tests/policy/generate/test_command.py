@@ -16,7 +16,7 @@ from parma_policy.generate.layer_facts import account_files
 from parma_policy.layers.convert import root_hash
 from parma_policy.reader import load
 from parma_wire.errors import Malformed, NotFound, ParmaError, Unverified
-from tests.policy.generate.builders import BASE, TOP, Files, archive, layer_tar, parma
+from tests.policy.generate.builders import BASE, TOP, Files, app_image, archive, layer_tar, parma
 
 ASKED = "asked for on the command line"
 
@@ -133,3 +133,68 @@ def test_an_image_without_configuration_is_refused(tmp_path: Path) -> None:
     path.write_bytes(layer_tar(list(members.items())))
     with pytest.raises(Malformed, match="no 'config' object"):
         parma("policy", "generate", "--image-archive", path)
+
+
+# -- several policies --------------------------------------------------------------------------------------------
+
+
+def compose(directory: Path, *services: str) -> list[str | Path]:
+    path = directory / "compose.yaml"
+    path.write_text(json.dumps({"name": "shop", "services": {name: {"image": "app:1"} for name in services}}))
+    return ["--compose", path, "--image", f"app:1={app_image(directory / 'app.tar')}"]
+
+
+def test_several_policies_need_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = compose(tmp_path, "a", "b")
+    with pytest.raises(Malformed, match="makes 2 policies: service a, service b"):
+        parma("policy", "generate", *arguments)
+    assert parma("policy", "generate", *arguments, "--only", "b") == 0
+    assert "# service b" in capsys.readouterr().out
+    assert parma("policy", "generate", *arguments, "--out-dir", tmp_path / "new/out") == 0
+    assert sorted(path.name for path in (tmp_path / "new/out").iterdir()) == ["a.rego", "b.rego"]
+    assert parma("policy", "generate", *arguments, "--together", "--annotation") == 0
+    assert capsys.readouterr().out.startswith("# service a and service b\nio.parma.policy: ")
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", ".hidden", "a/b", "a\nb"])
+def test_no_policy_is_written_outside_the_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Malformed, match="cannot be the name of a file"):
+        parma("policy", "generate", *compose(tmp_path, name), "--out-dir", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--command", '["x"]'], "--command is about an image"),
+        (["--cap-add", "KILL"], "--cap-add is about an image"),
+        (["--kubernetes", "x.yaml"], "one source"),
+        (["--out-yaml", "x.yaml"], "--kubernetes FILE"),
+        (["--fragment", "x"], "does not describe a fragment"),
+        (["--attestation", "/everything"], "nothing of attestation"),
+        (["--env", "a:b"], "NAME=value"),
+        (["--platform", "ctr-9"], "no platform rule set"),
+        (["--seccomp-default", "docker"], "no recorded seccomp profile"),
+    ],
+)
+def test_options_that_make_no_sense_are_errors(tmp_path: Path, options: list[str], says: str) -> None:
+    with pytest.raises(ParmaError) as caught:
+        parma("policy", "generate", *compose(tmp_path, "a"), *options)
+    assert says in str(caught.value)
+
+
+def test_options_count_for_all_or_for_one_container(tmp_path: Path) -> None:
+    arguments = [*compose(tmp_path, "a", "b"), "--out-dir", tmp_path / "out"]
+    options = ["--env", "A=1:2", "--env", "b:B=1", "--exec", 'b:["/x:y"]', "--signal", "a:USR2", "--no-stdio"]
+    options += ["--mount", "type=tmpfs,src=tmpfs,dst=/t,options=a:b", "--attestation", "b:/aa/token"]
+    assert parma("policy", "generate", *arguments, *options) == 0
+    first, second = (load((tmp_path / f"out/{name}.rego").read_bytes()).containers.containers[0] for name in "ab")
+    assert first.env_rules.accepts("A=1:2")
+    assert second.env_rules.accepts("A=1:2")
+    assert second.env_rules.accepts("B=1")
+    assert not first.env_rules.accepts("B=1")
+    assert ("/x:y",) in [process.command for process in second.exec_processes]
+    assert ("/x:y",) not in [process.command for process in first.exec_processes]
+    assert 12 in first.signals
+    assert {"/t"} <= {mount.destination for mount in first.mounts}
+    assert not first.allow_stdio_access
+    assert not second.allow_stdio_access

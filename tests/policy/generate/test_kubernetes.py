@@ -304,6 +304,16 @@ def test_each_workload_has_its_own_policy_and_lists_are_opened(tmp_path: Path) -
         policies(Settings(kubernetes=[path], only=["db"]))
 
 
+def test_what_is_not_asked_for_need_not_be_in_order(tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "m.yaml", [pod(hostNetwork=True), workload("Deployment")])
+    (only,) = policies(Settings(kubernetes=[path], only=["Deployment/web"]))
+    assert only.name == "deployment-web"
+
+
+def test_an_object_that_is_given_twice_is_a_problem(refused: Any) -> None:
+    assert "ConfigMap m is given twice" in refused(pod(), config_map("m", a="1"), config_map("m", a="2"))
+
+
 def test_options_for_a_container_that_does_not_exist_are_an_error(made: Any) -> None:
     with pytest.raises(NotFound, match="no container is called 'other'"):
         made(pod(), options={"other": ContainerOptions(any_value=("A",))})

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,9 @@ from parma_policy.generate import documents
 from parma_policy.generate.compose.interpolation import fill_in, read_env_file
 from parma_policy.generate.compose.services import ServiceSettings, read_service
 from parma_policy.generate.compose.volumes import Project
-from parma_policy.generate.nodes import Fields
+from parma_policy.generate.nodes import Fields, Node
 from parma_policy.generate.problems import Problems
-from parma_policy.generate.source import OptionsOf, Unit
+from parma_policy.generate.source import OptionsOf, SourceContainer, Unit
 from parma_wire.errors import Malformed
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
@@ -40,7 +41,7 @@ def read(path: Path, problems: Problems, settings: ComposeSettings, options: Opt
     variables: dict[str, str] = {}
     for env_file in settings.env_files:
         variables.update(read_env_file(env_file, variables))
-    with fill_in(roots[0], variables).fields() as top:
+    with _but_services(roots[0], variables).fields() as top:
         top.ignore("version", "networks", *(name for name, _ in top if name.startswith("x-")))
         top.refuse("include", "is not followed: name one file with everything in it")
         top.refuse("models", "not supported")
@@ -49,11 +50,22 @@ def read(path: Path, problems: Problems, settings: ComposeSettings, options: Opt
         if not services:
             top.node.problem("services are missing")
         common = ServiceSettings(project, variables)
-        units = []
-        for name, node in services.items():
-            container = read_service(name, node, common, options(name))
-            units.append(Unit(name=name, title=f"service {name}", containers=(container,)))
-    return units
+
+    def container(name: str, node: Node) -> list[SourceContainer]:
+        return [read_service(name, fill_in(node, variables), common, options(name))]
+
+    return [
+        Unit(name=name, title=f"service {name}", read=partial(container, name, node)) for name, node in services.items()
+    ]
+
+
+def _but_services(root: Node, variables: Mapping[str, str]) -> Node:
+    """The file with variables put in, but for its services: each is read on its own."""
+    members = {
+        name: node if name == "services" or name.startswith("x-") else fill_in(node, variables)
+        for name, node in root.members().items()
+    }
+    return Node(members, root.path, root.line, root.problems)
 
 
 def _project(top: Fields, path: Path, settings: ComposeSettings) -> Project:

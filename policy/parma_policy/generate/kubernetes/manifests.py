@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from parma_policy.generate import documents
@@ -33,13 +34,15 @@ def read(
         text = documents.decoded(documents.read_file(path, "manifest"), str(path))
         roots += documents.yaml_documents(text, problems)
     found, objects = workloads.read(list(workloads.with_titles(roots)))
-    units = []
-    for workload, name in zip(found, _file_names(found), strict=True):
-        containers = read_pod(workload, objects, settings, options)
-        if sandbox_image:
-            containers.insert(0, _sandbox(workload.spec, sandbox_image))
-        units.append(Unit(name=name, title=workload.title, containers=containers))
-    return units
+
+    def containers(workload: workloads.Workload) -> list[SourceContainer]:
+        own = [_sandbox(workload.spec, sandbox_image)] if sandbox_image else []
+        return own + read_pod(workload, objects, settings, options)
+
+    return [
+        Unit(name=name, title=workload.title, read=partial(containers, workload))
+        for workload, name in zip(found, _file_names(found), strict=True)
+    ]
 
 
 def _file_names(found: Iterable[workloads.Workload]) -> list[str]:

@@ -152,10 +152,15 @@ def _read_one(document: Node, workloads: list[Workload], found: Objects) -> None
     metadata = fields.child("metadata")
     namespace, name = _names(metadata)
     match kind:
-        case "ConfigMap":
-            found.config_maps[namespace, name] = objects.read_config_map(fields)
-        case "Secret":
-            found.secrets[namespace, name] = objects.read_secret(fields)
+        case "ConfigMap" | "Secret":
+            read_data, known = (
+                (objects.read_config_map, found.config_maps)
+                if kind == "ConfigMap"
+                else (objects.read_secret, found.secrets)
+            )
+            if (namespace, name) in known:
+                document.problem(f"{kind} {name} is given twice")
+            known[namespace, name] = read_data(fields)
         case "ServiceAccount":
             if not objects.mounts_token(fields):
                 found.without_token.add((namespace, name))
