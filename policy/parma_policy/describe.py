@@ -67,8 +67,8 @@ def _container(container: Container) -> Iterator[str]:
     )
     yield f"  signals: {_signals(container.signals)}"
     yield f"  input and output: {'with the host' if container.allow_stdio_access else 'none'}"
-    if container.attestation is not None:
-        yield f"  attestation: {', '.join(sorted(container.attestation)) or 'none'}"
+    reachable = ", ".join(sorted(container.may_reach(sandbox=False))) or "none"
+    yield f"  attestation: {reachable}{'' if container.attestation is not None else ' (as the cloud gives everyone)'}"
     yield f"  layers, base first: {', '.join(layer[:12] for layer in container.layers)}"
 
 

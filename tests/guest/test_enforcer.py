@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parma_guest.enforcer import Enforcer
+from parma_guest.tee import NoTee
 from parma_guest.undo import CleanupFailed, Undo
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable
 from parma_wire.limits import MAX_POLICY_BYTES
@@ -195,3 +196,14 @@ def test_undo_runs_backwards_and_reports_what_it_could_not_take_back() -> None:
         undo.add(stuck)
         raise Unavailable("first")
     assert order == [2, 1, 3]
+
+
+def test_the_policy_is_kept_as_it_was_accepted_and_says_what_it_wants() -> None:
+    target = enforcer()
+    assert target.policy_bytes == b""
+    give(target)
+    assert target.policy_bytes == POLICY
+    assert target.wants_endorsements
+    without = Enforcer(NoTee(), FakeEngine)
+    give(without)
+    assert not without.wants_endorsements

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from parma_guest import requests
+from parma_guest.attest.endorsements import Endorsements
+from parma_guest.attest.service import DeviceNode
 from parma_guest.decisions import Verdict
 from parma_guest.processes import Process
 from parma_guest.requests import MountDevice, MountOverlay, MountScratch, SignalProcess
@@ -441,3 +444,55 @@ def test_processes_are_listed_while_others_start(rig: Rig, monkeypatch: pytest.M
     (rig.host._directory / CONTAINER / "cgroup.procs").write_text("1000\n1001\n")
     monkeypatch.setattr(Process, "exited", property(exited))
     assert rig.group.processes(CONTAINER) == [(1000, "", True), (1001, "one", False)]
+
+
+def test_what_the_policy_lets_a_container_reach_is_made_around_its_creation(rig: Rig) -> None:
+    rootfs(rig)
+    reachable, identity = frozenset({"/dev/sev-guest"}), b"i" * 32
+    rig.engine.verdict = Verdict(allowed=True, attestation=reachable, identity=identity)
+    rig.attestation.session.environment = ("B=ours", "C=3")
+    rig.attestation.session.device = DeviceNode("/dev/sev-guest", 244, 1)
+    pid = rig.group.create(creation())
+    digest = hashlib.sha256(b"policy").digest()
+    assert rig.attestation.calls == [("prepare", (reachable, identity), b"policy", digest), ("serve", pid)]
+    spec = rig.runtime.containers[CONTAINER]
+    assert spec["process"]["env"] == ["A=1", "B=ours", "C=3"]
+    assert spec["linux"]["devices"][0]["path"] == "/dev/sev-guest"
+    rig.group.start(CONTAINER)
+    rig.group.execute(execution(env=["C=host"]))
+    assert rig.runtime.documents[-1]["env"] == ["B=ours", "C=3"]
+    for child in rig.runtime.children:
+        child.finish(0)
+    rig.group.delete(CONTAINER)
+    assert rig.attestation.calls[-1] == ("close",)
+
+
+@pytest.mark.parametrize("step", ["prepare", "serve"])
+def test_a_container_whose_attestation_cannot_be_served_is_not_kept(rig: Rig, step: str) -> None:
+    rootfs(rig)
+    rig.attestation.fail.add(step)
+    with pytest.raises(Unavailable, match=step):
+        rig.group.create(creation())
+    assert rig.runtime.containers == {}
+    assert rig.enforcer.poisoned == ""
+    if step == "serve":
+        assert rig.runtime.calls == ["create", "delete"]
+        assert rig.attestation.calls[-1] == ("close",)
+    rig.attestation.fail.clear()
+    rig.group.create(creation())
+
+
+def test_a_container_that_crun_refuses_leaves_no_device(rig: Rig) -> None:
+    rootfs(rig)
+    rig.runtime.fail.add("create")
+    with pytest.raises(ParmaError):
+        rig.group.create(creation())
+    assert rig.attestation.calls[-1] == ("close",)
+
+
+def test_endorsements_are_for_later_containers_and_need_a_policy(rig: Rig, tmp_path: Path) -> None:
+    rig.group.put_endorsements(Endorsements("a", "b"))
+    assert rig.attestation.endorsements == [("a", "b")]
+    (tmp_path / "fresh").mkdir()
+    with pytest.raises(FailedPrecondition):
+        Rig(tmp_path / "fresh").group.put_endorsements(Endorsements())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parma_guest import oci, requests
+from parma_guest.attest.service import DeviceNode
 from parma_guest.values import Capabilities
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import ParmaError
@@ -186,3 +187,23 @@ def test_whatever_the_host_asks_for_the_fixed_part_stays(
 @pytest.mark.parametrize("path", ["/proc/kcore", "/sys/firmware", "/proc/keys"])
 def test_what_leaks_is_masked(path: str) -> None:
     assert path in oci.MASKED_PATHS
+
+
+def test_a_device_is_there_for_every_user_and_may_be_opened() -> None:
+    wanted = request()
+    document = oci.container(wanted, wanted.process.env, NO_CAPS, None, DeviceNode("/dev/sev-guest", 244, 3))
+    (device,) = document["linux"]["devices"]
+    assert device == {
+        "path": "/dev/sev-guest",
+        "type": "c",
+        "major": 244,
+        "minor": 3,
+        "fileMode": 0o666,
+        "uid": 0,
+        "gid": 0,
+    }
+    rules = document["linux"]["resources"]["devices"]
+    assert rules == [
+        *GOLDEN["linux"]["resources"]["devices"],
+        {"allow": True, "type": "c", "major": 244, "minor": 3, "access": "rw"},
+    ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from parma_guest import boot, tee
+from parma_guest.sevguest import SNP_GET_DERIVED_KEY, SNP_GET_REPORT, SevGuest, pack_report_response
 from parma_guest.tee import EmulatedTee, NoTee, SnpTee
 from parma_snp.emulated import EmulatedAuthority, ensure_authority
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, ParmaError, Unavailable, Unverified
+from tests.guest.test_sevguest import FakeSevGuestDevice
 from ttrpc import Server
 
 DATA = bytes(range(64))
@@ -51,9 +54,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> EmulatedAuthority:
     return ensure_authority(tmp_path_factory.mktemp("authority"))
 
 
-def report(authority: EmulatedAuthority, report_data: bytes) -> bytes:
+def report(authority: EmulatedAuthority, report_data: bytes, vmpl: int = 0) -> bytes:
     return authority.sign_report(
-        report_data=report_data, host_data=HOST_DATA, measurement=bytes(48), report_id=bytes(32)
+        report_data=report_data, host_data=HOST_DATA, measurement=bytes(48), report_id=bytes(32), vmpl=vmpl
     )
 
 
@@ -61,14 +64,21 @@ class Host:
     """The host's side of the emulated secure processor."""
 
     def __init__(self, authority: EmulatedAuthority, path: str) -> None:
-        self._authority = authority
+        self.authority = authority
         self._path = path
+        self.key = b"k" * 32
         self.answer: Any = lambda data: report(authority, data)
         self.calls = 0
 
     def GetReport(self, request: pb.GetReportRequest, _context: Any) -> pb.GetReportResponse:  # noqa: N802
         self.calls += 1
         return pb.GetReportResponse(report=self.answer(request.report_data))
+
+    def GetDerivedKey(  # noqa: N802
+        self, request: pb.GetDerivedKeyRequest, _context: Any
+    ) -> pb.GetDerivedKeyResponse:
+        assert request.guest_field_select == 0b1001
+        return pb.GetDerivedKeyResponse(key=self.key)
 
     def dial(self) -> tuple[socket.socket, threading.Thread]:
         sock = socket.socket(socket.AF_UNIX)
@@ -200,9 +210,60 @@ def test_anything_odd_about_a_real_report_is_refused(
         SnpTee(tmp_path).report(DATA)
 
 
-def test_without_configfs_there_is_no_report_and_no_fallback(tmp_path: Path) -> None:
+def test_without_configfs_and_device_there_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        SnpTee(tmp_path / "absent").host_data()
+        SnpTee(tmp_path / "absent", SevGuest(tmp_path / "sev-guest")).host_data()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENXIO])
+def test_where_configfs_serves_no_reports_the_same_processor_is_asked_by_ioctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: EmulatedAuthority, number: int
+) -> None:
+    def refuse_to_make(path: Path, *_args: Any, **_kwargs: Any) -> None:
+        raise OSError(number, "no", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse_to_make)
+    good = report(authority, DATA)
+    device = FakeSevGuestDevice(pack_report_response(good))
+    assert SnpTee(tmp_path, device.client()).report(DATA) == good
+    ((request, _),) = device.calls
+    assert request == SNP_GET_REPORT
+
+
+def test_any_other_error_of_configfs_stays_one(tmp_path: Path) -> None:
+    device = FakeSevGuestDevice()
+    (tmp_path / "parma").mkdir()  # somebody else's request
+    with pytest.raises(Unavailable):
+        SnpTee(tmp_path, device.client()).report(DATA)
+    assert device.calls == []
+
+
+def test_a_real_key_is_derived_from_policy_and_measurement() -> None:
+    device = FakeSevGuestDevice(bytes(32) + b"k" * 32)
+    assert SnpTee(device=device.client()).derived_key() == b"k" * 32
+    ((request, message),) = device.calls
+    assert request == SNP_GET_DERIVED_KEY
+    assert message[8:16] == (0b1001).to_bytes(8, "little")
+
+
+def test_an_emulated_key_comes_from_the_host_and_has_one_size(emulated: tuple[EmulatedTee, Host]) -> None:
+    target, host = emulated
+    host.dial()
+    assert target.derived_key() == b"k" * 32
+    host.key = b"short"
+    with pytest.raises(Unverified):
+        target.derived_key()
+    with pytest.raises(Unavailable):
+        NoTee().derived_key()
+
+
+def test_a_report_of_another_vmpl_is_not_the_one_that_was_asked_for(emulated: tuple[EmulatedTee, Host]) -> None:
+    target, host = emulated
+    host.dial()
+    with pytest.raises(Unverified):
+        target.report(DATA, 2)  # this host ignores it
+    host.answer = lambda data: report(host.authority, data, vmpl=2)
+    assert target.report(DATA, 2)[0x30] == 2
 
 
 def test_report_data_has_one_size() -> None:

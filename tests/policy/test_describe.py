@@ -69,6 +69,8 @@ def test_a_flag_moves_its_words_from_nobody_to_the_host(flag: str, words: str) -
         ({"signals": [], "exec_processes": []}, "later commands: none"),
         ({"signals": [64, 1]}, "signals: HUP, RTMAX"),
         ({"attestation": ["/attest/raw"]}, "attestation: /attest/raw"),
+        ({"attestation": []}, "attestation: none"),
+        ({}, "attestation: /dev/sev-guest, UVM_SECURITY_CONTEXT_DIR (as the cloud gives everyone)"),
         ({"env_rules": []}, "environment: no variables"),
         ({"user": {**container()["user"], "group_idnames": []}}, "user 1000 without groups"),
         (

@@ -15,7 +15,7 @@ from cryptography import x509
 from parma_snp import oids
 from parma_snp.anchors import AMD, emulated_root, other_roots
 from parma_snp.certificates import CertificateChain
-from parma_snp.emulated import ensure_authority
+from parma_snp.emulated import ensure_authority, main
 from parma_snp.errors import SnpError
 from parma_snp.expected import Expected
 from parma_snp.report import MILAN, parse
@@ -204,3 +204,30 @@ def test_processes_starting_together_agree_on_one_processor(tmp_path: Path) -> N
     processor = Emulated(directory)
     now = datetime.now(UTC)  # the command dates its certificates by the clock
     assert [judge(processor, report, now=now).accepted for report in reports] == [True, True, True]
+
+
+def test_a_derived_key_follows_what_is_mixed_into_it(emulated: Emulated) -> None:
+    authority, one, other = emulated.authority, bytes(48), b"m" * 48
+    keys = {
+        authority.derive_key(fields=9, measurement=one),
+        authority.derive_key(fields=9, measurement=other),
+        authority.derive_key(fields=9, measurement=one, policy=0xB0000),
+        authority.derive_key(fields=8, measurement=one),
+        authority.derive_key(fields=1, measurement=one),
+    }
+    assert len(keys) == 5
+    assert {len(key) for key in keys} == {32}
+    assert authority.derive_key(fields=9, measurement=one) in keys
+    assert authority.derive_key(fields=8, measurement=one, policy=5) in keys, "a policy that is not mixed in"
+    for wrong in (2, 16, -1):
+        with pytest.raises(SnpError):
+            authority.derive_key(fields=wrong, measurement=one)
+    with pytest.raises(SnpError):
+        authority.derive_key(fields=9, measurement=b"short")
+
+
+def test_the_command_derives_the_same_key(emulated: Emulated, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    directory = emulated.authority.root_file.parent
+    assert main(["key", "--directory", str(directory), "--measurement", "ab" * 48, "--fields", "9"]) == 0
+    expected = emulated.authority.derive_key(fields=9, measurement=b"\xab" * 48)
+    assert capfdbinary.readouterr().out == expected
