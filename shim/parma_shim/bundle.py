@@ -3,6 +3,7 @@
 
 ``address``      the shim's address; containerd 1.7 reconnects by it
 ``parma.state``  only in the bundle whose ``start`` created the daemon: what ``delete`` has to undo
+``parma.exit``   how the container ended, once it has: ``delete`` repeats it when the shim dies before Delete
 
 ``parma.state`` is lines of ``key=value``. Its format has a number so that a newer ``delete`` can undo what an older
 shim left; unknown keys are kept out of the way, not refused.
@@ -12,6 +13,7 @@ import posix
 
 ADDRESS = "address"
 STATE = "parma.state"
+EXIT = "parma.exit"
 _STATE_FORMAT = "1"
 
 GROUP_ANNOTATIONS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
@@ -56,6 +58,19 @@ def read_state(bundle: str) -> State | None:
         text = values.get(name, "")
         setattr(state, name, int(text) if text.isdecimal() else 0)
     return state
+
+
+def write_exit(bundle: str, pid: int, status: int, exited_at: int) -> None:
+    """Keeps how the container ended; ``exited_at`` in nanoseconds since 1970. Replaces the file atomically."""
+    _replace(f"{bundle}/{EXIT}", f"{pid} {status} {exited_at}\n".encode())
+
+
+def read_exit(bundle: str) -> tuple[int, int, int] | None:
+    """What `write_exit` kept, or ``None`` when the container has not ended."""
+    words = (read_file(f"{bundle}/{EXIT}") or b"").split()
+    if len(words) != 3 or not all(word.isdigit() for word in words):
+        return None
+    return int(words[0]), int(words[1]), int(words[2])
 
 
 def write_address(bundle: str, address: str) -> None:

@@ -117,6 +117,7 @@ class Daemon:
             publish=self._events.publish,
             log=log,
             on_created=self._write_state,
+            on_exited=self._keep_exit,
             on_deleted=self._hand_over,
         )
         service = TaskService(self._env, shutdown=self._loop.stop)
@@ -217,6 +218,13 @@ class Daemon:
             bundle.write_state(self._bundle, state)
         except OSError as error:
             self._log.warning(f"cannot write {bundle.STATE}: {error}")
+
+    def _keep_exit(self, bundle_dir: str, task_pid: int, status: int, exited_at: int) -> None:
+        """For a ``delete`` that runs because this process was killed."""
+        try:
+            bundle.write_exit(bundle_dir, task_pid, status, exited_at)
+        except OSError as error:
+            self._log.warning(f"cannot write {bundle.EXIT}: {error}")
 
     def _hand_over(self, bundle_dir: str, task_pid: int) -> None:
         """Which bundle's ``delete`` ends the group: when its container goes before the others, another one's."""

@@ -32,10 +32,12 @@ def run(call: Invocation) -> bytes:
     if state is not None:
         _undo(state)
         _unlink(f"{here}/{bundle.STATE}")
-    pid = state.task_pid if state else 0
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    # An exit that was reported is not reported again as another one.
+    ended = bundle.read_exit(here) or (state.task_pid if state else 0, KILLED, time.time_ns())
+    pid, status, exited_at_ns = ended
+    seconds, nanoseconds = divmod(exited_at_ns, 1_000_000_000)
     exited_at = fields.integer_field(1, seconds) + fields.integer_field(2, nanoseconds)
-    return fields.integer_field(1, pid) + fields.integer_field(2, KILLED) + fields.bytes_field(3, exited_at)
+    return fields.integer_field(1, pid) + fields.integer_field(2, status) + fields.bytes_field(3, exited_at)
 
 
 def _undo(state: bundle.State) -> None:

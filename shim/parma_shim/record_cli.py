@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from parma_shim import config, status_cli
 from parma_shim.vm import files
-from parma_shim.vm.vsock import SOCKET, NotListeningError, connect_through
+from parma_shim.vm.dialing import Dialer, NotListeningError
+from parma_shim.vm.vsock import SOCKET
 from parma_wire.errors import Malformed, NotFound, Unavailable
 from parma_wire.limits import GUEST_PORT, MAX_SEND
 
-_DIAL_SECONDS: Final = 10.0
+_DIAL_SECONDS: Final = 30.0  # not less: see `parma_shim.vm.dialing`
 
 
 def add_record_commands(subparsers: Any) -> None:
@@ -72,14 +73,17 @@ def _dial(directory: Path) -> socket.socket:
         raise NotFound("the VM has just ended") from error
     except (KeyError, TypeError) as error:
         raise Malformed(f"{directory / files.GROUP} is damaged") from error
-    connection = socket.socket(socket.AF_VSOCK if cid else socket.AF_UNIX, socket.SOCK_STREAM)
+    if not cid:
+        try:
+            return Dialer(str(directory / SOCKET)).dial(GUEST_PORT, _DIAL_SECONDS)
+        except NotListeningError as error:
+            raise Unavailable(f"cannot reach the VM: {error}") from error
+    connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     try:
-        if not cid:
-            return connect_through(connection, str(directory / SOCKET), GUEST_PORT, _DIAL_SECONDS)
         connection.settimeout(_DIAL_SECONDS)
         connection.connect((cid, GUEST_PORT))
         connection.settimeout(None)
-    except (OSError, NotListeningError) as error:
+    except OSError as error:
         connection.close()
         raise Unavailable(f"cannot reach the VM: {error}") from error
     except BaseException:

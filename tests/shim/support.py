@@ -34,6 +34,10 @@ SPEC: dict[str, Any] = {
 }
 
 
+LIFE = ["/tasks/create a", "/tasks/start a", "/tasks/exit a", "/tasks/delete a"]
+"""The events of container a, from beginning to end."""
+
+
 def bundle(directory: Path, *args: str, annotations: Mapping[str, str] | None = None, **changes: Any) -> Path:
     """A bundle directory whose container runs ``args``."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,17 @@ class Rig:
         request = task_pb2.ExecProcessRequest(id=container_id, exec_id=exec_id, **fields)
         request.spec.value = json.dumps(process).encode()
         self.call("Exec", request)
+
+    def kill(self, container_id: str, signal: int = 9, **fields: Any) -> None:
+        """Kill."""
+        self.call("Kill", task_pb2.KillRequest(id=container_id, signal=signal, **fields))
+
+    def delete(self, container_id: str, exec_id: str = "") -> task_pb2.DeleteResponse:
+        """Delete."""
+        response: task_pb2.DeleteResponse = self.call(
+            "Delete", task_pb2.DeleteRequest(id=container_id, exec_id=exec_id)
+        )
+        return response
 
     def wait(self, container_id: str, exec_id: str = "") -> int:
         """Wait; returns the exit status."""

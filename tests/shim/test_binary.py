@@ -241,6 +241,20 @@ def test_delete_prints_a_response_and_removes_what_a_killed_shim_left(binary: Bi
     assert list(binary.sockets.iterdir()) == []
 
 
+def test_delete_repeats_an_exit_that_was_reported_before_the_shim_was_killed(binary: Binary, here: Path) -> None:
+    bundle(here, "exit", "3")
+    answer = binary.start("x", here)
+    with task_stub(answer["address"]) as call:
+        call("Create", task_pb2.CreateTaskRequest(id="x", bundle=str(here)))
+        call("Start", task_pb2.StartRequest(id="x"))
+        exited_at = call("Wait", task_pb2.WaitRequest(id="x")).exited_at
+        eventually(lambda: (here / "parma.exit").exists(), "the exit to be kept")
+    os.kill(daemon_of(here).pid, signal.SIGKILL)
+    done = binary.run("delete", "x", here=here, extra=("-bundle", str(here)))
+    response = task_pb2.DeleteResponse.FromString(done.stdout)
+    assert (response.pid, response.exit_status, response.exited_at) == (4242, 3, exited_at)
+
+
 def test_delete_ends_a_daemon_that_still_lives(binary: Binary, here: Path) -> None:
     binary.start("x", here)
     state = daemon_of(here)

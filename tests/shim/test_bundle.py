@@ -77,3 +77,11 @@ def test_directories_are_made_with_all_that_is_missing_above_them(tmp_path: Path
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError):
         bundle.make_directories(str(tmp_path / "dangling/below"))
+
+
+def test_an_exit_is_read_back_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    assert bundle.read_exit(str(tmp_path)) is None
+    bundle.write_exit(str(tmp_path), 12, 3, 1_700_000_000_123_456_789)
+    assert bundle.read_exit(str(tmp_path)) == (12, 3, 1_700_000_000_123_456_789)
+    (tmp_path / "parma.exit").write_bytes(b"12 -3 x")
+    assert bundle.read_exit(str(tmp_path)) is None

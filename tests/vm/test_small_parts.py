@@ -130,13 +130,30 @@ def make_log(tmp_path: Path) -> tuple[console.BoundedLog, int]:
     return console.BoundedLog(reader, tmp_path / "console.log"), writer
 
 
+def test_what_came_before_the_awaited_text_is_not_among_the_last_words(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    log = console.BoundedLog(reader, tmp_path / "console.log", awaited=b"ready")
+    os.write(writer, b"\x1bc\x1b[?7l\x1b[2JBooting from ROM...\n")
+    log.pump()
+    assert log.tail_lines(2) == ["Booting from ROM..."]
+    os.write(writer, b"ready\r\n")
+    log.pump()
+    assert log.tail_lines(2) == []
+    os.write(writer, b"panic\n")
+    log.pump()
+    assert log.tail_lines(2) == ["panic"]
+    os.close(writer)
+    log.close()
+
+
 def test_a_log_is_copied_and_its_last_lines_are_kept(tmp_path: Path) -> None:
     log, writer = make_log(tmp_path)
     os.write(writer, b"first\r\n\x1b[31mred\x07\n\nlast \xff\n")
     os.close(writer)
     log.drain()
     assert (tmp_path / "console.log").read_bytes().startswith(b"first")
-    assert log.tail_lines(2) == ["[31mred", "last �"]
+    assert log.tail_lines(2) == ["red", "last �"]
     assert log.first_byte is not None
     assert log.first_byte <= time.monotonic()
     log.close()

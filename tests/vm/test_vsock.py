@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from parma_shim.vm import vsock
+from parma_shim.vm.dialing import Dialer, NotListeningError
 from parma_shim.vm.spawn import spawn
 from parma_wire.errors import DeadlineExceeded, Unavailable
 from tests.vm.support import ENVIRONMENT, Settings, descriptors, soon
@@ -45,12 +46,7 @@ def answer(listener: socket.socket, reply: bytes, *, close: bool = True) -> thre
 
 
 def dial(tmp_path: Path, timeout: float = 10) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        return vsock.connect_through(connection, str(tmp_path / "v.sock"), 4050, timeout)
-    except BaseException:
-        connection.close()
-        raise
+    return Dialer(str(tmp_path / "v.sock")).dial(4050, timeout)
 
 
 def test_after_ok_the_stream_begins(tmp_path: Path, listener: socket.socket) -> None:
@@ -63,21 +59,48 @@ def test_after_ok_the_stream_begins(tmp_path: Path, listener: socket.socket) -> 
 @pytest.mark.parametrize("reply", [b"", b"NO\n", b"OK", b"x" * 100])
 def test_anything_but_ok_means_that_nobody_listens(tmp_path: Path, listener: socket.socket, reply: bytes) -> None:
     thread = answer(listener, reply)
-    with pytest.raises(vsock.NotListeningError):
+    with pytest.raises(NotListeningError):
         dial(tmp_path)
-    thread.join(10)
-
-
-def test_a_device_that_says_nothing_runs_into_the_timeout(tmp_path: Path, listener: socket.socket) -> None:
-    thread = answer(listener, b"", close=False)
-    with pytest.raises(DeadlineExceeded):
-        dial(tmp_path, timeout=0.05)
     thread.join(10)
 
 
 def test_no_socket_means_that_nobody_listens(tmp_path: Path) -> None:
-    with pytest.raises(vsock.NotListeningError):
+    with pytest.raises(NotListeningError):
         dial(tmp_path)
+
+
+def test_an_attempt_without_an_answer_is_kept_and_goes_on(tmp_path: Path, listener: socket.socket) -> None:
+    dialer = Dialer(str(tmp_path / "v.sock"))
+    with pytest.raises(DeadlineExceeded):
+        dialer.dial(4050, 0.05)
+    device, _ = listener.accept()
+    with device:
+        assert device.recv(100) == b"CONNECT 4050\n"
+        device.sendall(b"OK 10")  # nobody has hung up
+        with pytest.raises(DeadlineExceeded):
+            dialer.dial(4050, 0.05)
+        device.sendall(b"73\nbytes")
+        with dialer.dial(4050, 10) as connection:
+            assert connection.recv(100) == b"bytes"
+
+
+def test_attempts_for_different_ports_are_not_mixed_up_and_end_with_the_device(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    dialer = Dialer(str(tmp_path / "v.sock"))
+    devices = []
+    for port in (4050, 4051):
+        with pytest.raises(DeadlineExceeded):
+            dialer.dial(port, 0.05)
+        devices.append(listener.accept()[0])
+    devices[1].sendall(b"OK 1\nsecond")
+    with dialer.dial(4051, 10) as connection:
+        assert connection.recv(100) == b"second"
+    dialer.close()
+    devices[0].recv(100)
+    assert devices[0].recv(100) == b""
+    for device in devices:
+        device.close()
 
 
 def test_the_kernel_device_takes_the_first_free_address(tmp_path: Path) -> None:

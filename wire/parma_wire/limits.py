@@ -17,8 +17,8 @@ EMULATED_SECURE_PROCESSOR_PORT: Final = 4051
 """vsock port on which the guest waits for the host's *emulated* secure processor (``tee = emulated`` only)."""
 
 READY_LINE: Final = "parma: ready"
-"""What the enforcer prints on the console once it listens. ``vhost-device-vsock`` 0.3.0 now and then loses its guest
-for good when a connection is asked for before the guest is up: the host waits for this line before it dials."""
+"""What the enforcer prints on the console once it listens; the host waits for it before it dials, as a connection
+that is asked for and then given up costs ``vhost-device-vsock`` 0.3.0 its guest for good."""
 
 HOST_CID: Final = 2
 """The only vsock peer the enforcer talks to (VMADDR_CID_HOST)."""

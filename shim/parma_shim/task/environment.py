@@ -33,6 +33,7 @@ class Environment:
         publish: Callable[[str, Message], None],
         log: Log,
         on_created: Callable[[int], None] = lambda _pid: None,
+        on_exited: Callable[[str, int, int, int], None] = lambda _bundle, _pid, _status, _exited_at: None,
         on_deleted: Callable[[str, int], None] = lambda _bundle, _pid: None,
     ) -> None:
         """
@@ -40,6 +41,8 @@ class Environment:
             make_group: called once, for the first container.
             publish: queues an event; called in the order in which things happened, and never blocks.
             on_created: told the process id that containerd is told.
+            on_exited: told the bundle, process id, exit status and time (nanoseconds since 1970) of a container that
+                has ended, as soon as that is known.
             on_deleted: told the bundle and process id of a container that is gone, before Delete is answered.
         """
         self.namespace: Final = namespace
@@ -47,6 +50,7 @@ class Environment:
         self.publish: Final = publish
         self.log: Final = log
         self.on_created: Final = on_created
+        self.on_exited: Final = on_exited
         self.on_deleted: Final = on_deleted
         self.closing = False
         """Nothing new is begun; the process is about to end."""

@@ -77,13 +77,15 @@ def finish(env: Environment, process: Process, status: int, *, oom_killed: bool 
         process.io.drain(DRAIN)
     with env.tasks.changed:
         env.tasks.changed.wait_for(lambda: process.state is not State.STARTING, START)
-        _report(env, process, status, oom_killed=oom_killed)
+        reported = _report(env, process, status, oom_killed=oom_killed)
+    if reported and not process.exec_id:
+        env.on_exited(process.container.bundle, process.pid, status, process.exited_at)
 
 
-def _report(env: Environment, process: Process, status: int, *, oom_killed: bool = False) -> None:
-    """Under the lock: event and state in one step."""
+def _report(env: Environment, process: Process, status: int, *, oom_killed: bool = False) -> bool:
+    """Under the lock: event and state in one step. Whether it was news."""
     if process.state not in ALIVE:
-        return
+        return False
     process.end(Event.EXIT, status)
     if oom_killed:
         env.publish("/tasks/oom", events_pb2.TaskOOM(container_id=process.container.id))
@@ -98,6 +100,7 @@ def _report(env: Environment, process: Process, status: int, *, oom_killed: bool
         ),
     )
     env.tasks.changed.notify_all()
+    return True
 
 
 def _finish_execs(env: Environment, container: Container) -> None:

@@ -7,6 +7,7 @@ The guest decides how much it prints, so the file, the memory and the time spent
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ MAX_FILE: Final = 256 * 1024
 _TAIL: Final = 8 * 1024
 _BYTES_PER_SECOND: Final = 256 * 1024
 _READ_SIZE: Final = 4096
+_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|.)")  # ECMA-48: the firmware clears its screen
 
 
 class BoundedLog:
@@ -71,8 +73,12 @@ class BoundedLog:
                 return
 
     def tail_lines(self, count: int) -> list[str]:
-        """The last non-empty lines, printable characters only: this text is the guest's and goes into errors."""
-        text = self._tail.decode("ascii", "replace")
+        """The last non-empty lines, printable characters only: this text is the guest's and goes into errors.
+
+        What came before the awaited text is not of interest any more.
+        """
+        tail = self._tail.rpartition(self._awaited)[2] if self._awaited else self._tail
+        text = _ESCAPE.sub("", tail.decode("ascii", "replace"))
         lines = ("".join(c if c.isprintable() else " " for c in line).strip() for line in text.splitlines())
         return [line[:300] for line in lines if line][-count:]
 

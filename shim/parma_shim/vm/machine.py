@@ -25,11 +25,12 @@ from parma_shim.helpers.call import call
 from parma_shim.vm import accelerator, cleanup, disks
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
 from parma_shim.vm.console import BoundedLog
+from parma_shim.vm.dialing import NotListeningError
 from parma_shim.vm.hostcgroup import HostCgroup
 from parma_shim.vm.qmp import Qmp
 from parma_shim.vm.settings import VmSettings
 from parma_shim.vm.spawn import Child, Executor, Spawner, on_spawn_thread, reap, send_signal, spawn
-from parma_shim.vm.vsock import NotListeningError, VsockDevice, open_device
+from parma_shim.vm.vsock import VsockDevice, open_device
 from parma_wire.errors import AlreadyExists, DeadlineExceeded, ParmaError, Unavailable
 from parma_wire.limits import READY_LINE
 
@@ -202,7 +203,7 @@ class VirtualMachine:
                 with contextlib.suppress(NotListeningError, DeadlineExceeded):
                     return self._vsock.dial(port, min(remaining, _DIAL_SECONDS))
             if self._exited.wait(_REDIAL_SECONDS):
-                raise Unavailable(f"the VM ended while starting{self.last_words()}")
+                raise Unavailable(f"the VM has ended{self.last_words()}")
 
     def on_exit(self, callback: ExitCallback) -> None:
         """Call back once with QEMU's exit status (minus the signal; None: unknown), at once if it has ended."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from parma_shim.vm.dialing import Dialer, NotListeningError
 from parma_shim.vm.settings import VmSettings
 from parma_shim.vm.spawn import Child, Spawner, reap, send_signal, wait_exit
 from parma_wire.errors import DeadlineExceeded, Unavailable
@@ -33,12 +33,7 @@ _FIRST_CID: Final = 3
 _CID_COUNT: Final = 0x7FFF_0000
 _CID_ATTEMPTS: Final = 32
 _MAX_UNIX_PATH: Final = 107
-_MAX_REPLY: Final = 32
 _USER_CID: Final = 3  # each vhost-device-vsock serves one VM, so the number only has to be a valid one
-
-
-class NotListeningError(Exception):
-    """Nobody accepts on that port of the guest yet."""
 
 
 class VsockDevice(Protocol):
@@ -169,6 +164,7 @@ class UserVsock:
         argv = [*wrap, str(program), "--guest-cid", str(_USER_CID), "--socket", str(self._control)]
         argv += ["--uds-path", str(self._socket)]
         self.child: Final = spawn(argv, environment=environment)
+        self._dialer: Final = Dialer(str(self._socket))
         self._lock: Final = threading.Lock()
         self._closed = False
 
@@ -188,12 +184,7 @@ class UserVsock:
 
     def dial(self, port: int, timeout: float) -> socket.socket:
         """One attempt to connect."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            return connect_through(connection, str(self._socket), port, timeout)
-        except BaseException:
-            connection.close()
-            raise
+        return self._dialer.dial(port, timeout)
 
     def started(self) -> None:
         """The process stays for as long as the VM."""
@@ -207,38 +198,9 @@ class UserVsock:
         send_signal(self.child, signal.SIGKILL)
         reap(self.child)
         os.close(self.child.pidfd)
+        self._dialer.close()
         for path in (self._control, self._socket):
             path.unlink(missing_ok=True)
-
-
-def connect_through(connection: socket.socket, path: str, port: int, timeout: float) -> socket.socket:
-    """Dial ``port`` of the guest through a vsock device's Unix socket: ``CONNECT <port>``, answered ``OK <port>``."""
-    end = time.monotonic() + timeout
-    connection.setblocking(False)
-    try:
-        connection.connect(path)
-        connection.send(f"CONNECT {port}\n".encode())
-    except OSError as error:
-        raise NotListeningError(str(error)) from error
-    reply = b""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    while not reply.endswith(b"\n"):
-        remaining = end - time.monotonic()
-        if remaining <= 0 or not poll.poll(int(remaining * 1000) + 1):
-            raise DeadlineExceeded("the guest did not answer on vsock")
-        try:
-            # One byte at a time: what follows the line belongs to the connection's user.
-            piece = connection.recv(1)
-        except OSError as error:
-            raise NotListeningError(str(error)) from error
-        if not piece or len(reply) >= _MAX_REPLY:
-            raise NotListeningError("the vsock device closed the connection")
-        reply += piece
-    if not reply.startswith(b"OK "):
-        raise NotListeningError("the vsock device refused the connection")
-    connection.setblocking(True)
-    return connection
 
 
 def open_device(

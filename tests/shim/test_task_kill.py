@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kill: signals, and the end of the machine where a guest stands in the way. Over a fake guest."""
+
+from __future__ import annotations
+
+import pytest
+
+from parma_shim.api import task_pb2
+from parma_wire.errors import (
+    Denied,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+)
+from tests.shim.support import Rig
+
+
+def test_kill_of_a_created_container_produces_an_exit(rig: Rig) -> None:
+    rig.create("a")
+    rig.kill("a")
+    assert rig.wait("a") == 137
+    assert rig.topics() == ["/tasks/create a", "/tasks/exit a"]
+
+
+def test_kill_after_the_exit_says_not_found(rig: Rig) -> None:
+    rig.run("a", "exit", "0")
+    rig.wait("a")
+    with pytest.raises(NotFound, match="process already finished"):
+        rig.kill("a")
+
+
+def test_kill_all_concerns_every_process(rig: Rig) -> None:
+    rig.run("a")
+    rig.kill("a", all=True)
+    assert "signal 9 all" in rig.group.guest.calls
+
+
+def test_a_signal_that_the_policy_forbids_is_denied(rig: Rig) -> None:
+    rig.run("a")
+    rig.group.guest.refuse_signals = Denied("signal not allowed")
+    with pytest.raises(Denied):
+        rig.kill("a", 10)
+    assert rig.status("a") == "RUNNING"
+
+
+def test_sigkill_of_the_only_container_ends_the_machine_whatever_the_policy_says(rig: Rig) -> None:
+    rig.run("a")
+    rig.group.guest.refuse_signals = Denied("signal not allowed")
+    rig.kill("a")
+    assert rig.wait("a") == 137
+
+
+def test_sigkill_ends_the_machine_of_a_guest_that_takes_no_more_changes(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.refuse_signals = FailedPrecondition("the container group takes no more changes")
+    with pytest.raises(FailedPrecondition):
+        rig.kill("a", 15)
+    rig.kill("a")
+    assert rig.wait("a") == 137
+
+
+def test_sigkill_of_one_of_two_containers_can_be_denied(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.refuse_signals = Denied("signal not allowed")
+    with pytest.raises(Denied):
+        rig.kill("a")
+    assert not rig.group.killed
+
+
+def test_sigkill_ends_the_machine_of_a_hanging_guest(rig: Rig) -> None:
+    rig.run("a")
+    rig.group.guest.hang = True
+    rig.call("Kill", task_pb2.KillRequest(id="a", signal=9), timeout=0.05)
+    assert rig.wait("a") == 137
+
+
+def test_another_signal_to_a_hanging_guest_fails(rig: Rig) -> None:
+    rig.run("a")
+    rig.group.guest.hang = True
+    with pytest.raises(Unavailable):
+        rig.call("Kill", task_pb2.KillRequest(id="a", signal=15), timeout=0.05)
+    assert rig.status("a") == "RUNNING"
