@@ -17,6 +17,7 @@ from typing import Final  # noqa: E402
 
 from parma_guest import boot, cmdline, tee  # noqa: E402
 from parma_guest.attest.service import Attestation  # noqa: E402
+from parma_guest.confine import give_up_vsock  # noqa: E402
 from parma_guest.decisions import FrameworkEngine, preload  # noqa: E402
 from parma_guest.devicemapper import DeviceMapper  # noqa: E402
 from parma_guest.devices import ScsiDevices  # noqa: E402
@@ -86,6 +87,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
     services = pb.DESCRIPTOR.services_by_name
     server.register(services["Guest"], GuestService(enforcer, group, phases, kernel.power_off))
     server.register(services["Streams"], StreamService(group))
+    give_up_vsock()  # nothing has been started yet, and all sockets are there
     _say(READY_LINE)
     threading.Thread(target=preload, name="preload", daemon=True).start()  # its failure ends the VM, as any thread's
     server.serve(listener)

@@ -120,6 +120,39 @@ def _write(descriptor: int, data: bytes, waker: Waker) -> bool:
     return True
 
 
+class _Pace:
+    """How long to wait for more before a piece of output is sent.
+
+    A frame costs far more than a byte, and a terminal hands out its bytes in small pieces, as soon as there are any. So
+    while pieces follow one another without a pause, each is given a moment to grow, longer as long as they stay
+    small; output that comes now and then, such as an echo, is not held up.
+    """
+
+    LONGEST: Final = 0.008
+    _SHORTEST: Final = 0.0005
+    _LARGE: Final = MAX_STREAM_DATA // 2
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._moment = 0.0
+        self._last = -1.0
+
+    def wait(self, size: int) -> bool:
+        """A piece of ``size`` bytes has been read; returns whether there was a wait."""
+        began = self._clock()
+        flows = began - self._last < 2 * self.LONGEST
+        if not flows or size >= self._LARGE:
+            self._moment = 0.0
+        else:
+            self._moment = min(max(2 * self._moment, self._SHORTEST), self.LONGEST)
+            self._sleep(self._moment)
+        self._last = self._clock()
+        return self._moment > 0
+
+
 class _Output:
     """stdout or stderr: a thread that pumps, while the stream's own thread takes the acknowledgements."""
 
@@ -132,6 +165,7 @@ class _Output:
         self._condition = threading.Condition()
         self._stopped = False
         self._waker = Waker()
+        self._pace = _Pace()
         self._exited_at: float | None = None
 
     def serve(self) -> None:
@@ -181,6 +215,7 @@ class _Output:
                     finished.set()
                     self._stream.send(pb.StreamFrame(eof=True))
                     return
+                data = self._with_more(descriptor, data, most)
                 with self._condition:
                     self._credit -= len(data)
                 self._stream.send(pb.StreamFrame(data=data))
@@ -216,6 +251,24 @@ class _Output:
             if left <= 0:
                 return b""
             self._wait_after_exit(descriptor, left)
+
+    def _with_more(self, descriptor: int, data: bytes, most: int) -> bytes:
+        """While output flows, what comes in the next moment as well, up to ``most`` bytes; see `_Pace`.
+
+        An end that is met here is met again by the next read.
+        """
+        if self._pace.wait(len(data)):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            while len(data) < most and poll.poll(0):
+                try:
+                    piece = os.read(descriptor, most - len(data))
+                except OSError:
+                    break
+                if not piece:
+                    break
+                data += piece
+        return data
 
     def _wait_after_exit(self, descriptor: int, left: float) -> None:
         """The waker is set by now, so it cannot be polled: look at the pipe in short steps instead."""

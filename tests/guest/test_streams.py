@@ -303,3 +303,38 @@ def test_streams_that_ended_before_the_process_leave_nothing_behind(pipes: Fixtu
         with serving(pipes, kind):
             pass
     assert pipes.child._callbacks == []
+
+
+class Clock:
+    """Time that passes by sleeping, and by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def test_output_that_comes_now_and_then_is_never_held_up() -> None:
+    clock = Clock()
+    pace = streams._Pace(clock, clock.sleep)
+    for _ in range(5):
+        assert not pace.wait(10)
+        clock.now += 0.1
+    assert clock.slept == []
+
+
+def test_small_pieces_in_a_row_are_given_more_and_more_time_to_grow_up_to_a_bound() -> None:
+    clock = Clock()
+    pace = streams._Pace(clock, clock.sleep)
+    for _ in range(8):
+        pace.wait(10)
+    assert clock.slept == [0.0005, 0.001, 0.002, 0.004, 0.008, 0.008, 0.008]
+    assert not pace.wait(MAX_STREAM_DATA)
+    assert clock.slept[-1] == 0.008
+    assert len(clock.slept) == 7

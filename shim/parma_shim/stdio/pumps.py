@@ -22,6 +22,10 @@ TAKE_EVERY: Final = 0.25
 """Seconds. While a reader is slow, messages are still taken off the connection: only so many fit into the stream's
 inbox, and a process may write its bytes one by one."""
 
+ACKNOWLEDGE: Final = STREAM_WINDOW // 2
+"""Bytes of output after which credit is given back: each time costs the guest three switches of thread, and until then
+it has as many bytes to go on with."""
+
 MAX_UNACKNOWLEDGED: Final = 32
 """Messages of input on their way: half of what fits into the guest's inbox, as a client may write its bytes one by
 one. The guest acknowledges each message by itself."""
@@ -33,15 +37,17 @@ def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: St
         with contextlib.suppress(TtrpcError):
             stream.send(StreamFrame(open=opening))
             held = bytearray()
+            passed_on = 0  # and not acknowledged yet
             finished = False
             while not stopper.stopped and not (finished and not held):
                 if not finished:
                     finished = _receive(stream, held, wait=not held)
                 written = output.write(held, stopper, None if finished or len(held) >= STREAM_WINDOW else TAKE_EVERY)
-                if written:
-                    del held[:written]
-                    if not finished:
-                        stream.send(StreamFrame(window_update=written))
+                del held[:written]
+                passed_on += written
+                if passed_on >= ACKNOWLEDGE and not finished:
+                    stream.send(StreamFrame(window_update=passed_on))
+                    passed_on = 0
     finally:
         output.close()
         stream.close()
