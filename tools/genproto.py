@@ -17,13 +17,14 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 
-SOURCES: Final = {
-    "wire": "parma_wire",
-    "shim": "parma_shim/api",
-    "policy": "parma_policy/layers",
-    ".": "tests/ttrpc",
-}
-"""Import root -> folder below it with ``.proto`` files. The root is what ends up on ``sys.path``."""
+SOURCES: Final = (
+    ("wire", "parma_wire"),
+    ("shim", "parma_shim/api"),
+    ("policy", "parma_policy/layers"),
+    (".", "tests/ttrpc"),
+    (".", "tests/e2e"),
+)
+"""Import root and a folder below it with ``.proto`` files. The root is what ends up on ``sys.path``."""
 
 
 def generate(into: Path) -> list[Path]:
@@ -42,7 +43,7 @@ def generate(into: Path) -> list[Path]:
 
     well_known = str(files("grpc_tools") / "_proto")
     made: list[Path] = []
-    for root, folder in SOURCES.items():
+    for root, folder in SOURCES:
         protos = sorted((REPOSITORY / root / folder).glob("*.proto"))
         if not protos:
             continue
@@ -66,7 +67,7 @@ def stale(generated: Path, made: Sequence[Path]) -> list[Path]:
         if not ours.is_file() or ours.read_bytes() != (generated / path).read_bytes():
             different.append(path)
     known = set(made)
-    for root, folder in SOURCES.items():
+    for root, folder in SOURCES:
         for ours in sorted((REPOSITORY / root / folder).glob("*_pb2.py*")):
             path = ours.relative_to(REPOSITORY)
             if path not in known:

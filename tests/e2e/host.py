@@ -46,6 +46,8 @@ class Host:
     daemon: PrivateContainerd
     archives: dict[str, Path]
     policies: dict[str, Path] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    """Of the containers that it was ever asked for."""
 
     @property
     def state(self) -> Path:
@@ -95,6 +97,7 @@ class Host:
         image: str = BUSYBOX,
         runtime: str = RUNTIME,
     ) -> list[str]:
+        self.names.add(name)
         if runtime == RUNTIME:
             policy = policy or self.policy(command, image=image)
             flags = (*flags, "--annotation", f"io.parma.policy-file={policy}")
@@ -146,54 +149,6 @@ class Host:
         """Deletes task and container, whatever state they are in."""
         self.daemon.ctr("task", "delete", "--force", name)
         self.daemon.ctr("container", "delete", name)
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What exists on the machine that a container could leave behind."""
-
-    processes: frozenset[str]
-    mounts: frozenset[str]
-    links: frozenset[str]
-    files: frozenset[str]
-    cgroups: frozenset[str]
-
-    @classmethod
-    def take(cls, host: Host) -> Inventory:
-        root = str(host.daemon.root)
-        return cls(
-            processes=frozenset(_processes(root)),
-            mounts=frozenset(line for line in Path("/proc/mounts").read_text().splitlines() if root in line),
-            links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
-            files=frozenset(_files(host)),
-            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
-        )
-
-
-def _processes(root: str) -> list[str]:
-    """Shims, QEMUs and helpers of this daemon, by their command lines."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if root in command and "/containerd --config" not in command and " --address " not in command[:200]:
-                found.append(command)
-    return found
-
-
-SHIM_SOCKETS = Path("/run/containerd/s")
-"""Where the shims of containerd before 2.3 have their sockets, those of all daemons of the machine."""
-
-
-def _files(host: Host) -> list[str]:
-    """Everything below Parma's state directory and containerd's task directories, and the shims' sockets."""
-    bundles = host.daemon.root / "state/io.containerd.runtime.v2.task/default"
-    found = [path for folder in (host.state, bundles, SHIM_SOCKETS) if folder.exists() for path in folder.rglob("*")]
-    # The accelerator's probe result is a cache of the host, not of a container.
-    return [str(path) for path in found if not path.name.startswith("accelerator")]
 
 
 DEBIAN_PACKAGES = (

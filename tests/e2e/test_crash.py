@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 of QEMU, of the shim and of containerd, at each step: exits are reported, and nothing is left."""
+"""kill -9 of QEMU, of the shim and of containerd beneath one container: its boot, its run, its end.
+
+The other steps of a container's life are in test_crash_steps, where one VM holds them all.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.host import Host, Inventory, wait_until
+from tests.e2e.crashes import kill_all, qemu, shim
+from tests.e2e.host import Host, wait_until
+from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
 
@@ -24,37 +27,14 @@ Victim = Callable[[Host], list[int]]
 TRAPPED = ("/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.2; done")
 
 
-def pids(host: Host, word: str) -> list[int]:
-    """Processes of this daemon's containers whose command line has the word."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if word in command and str(host.daemon.root) in command and "ctr\0" not in command:
-                found.append(int(entry.name))
-    return found
+def started(host: Host) -> bool:
+    """There is a VM."""
+    return bool(qemu(host))
 
 
-def qemu(host: Host) -> list[int]:
-    return pids(host, "qemu-system")
-
-
-def shim(host: Host) -> list[int]:
-    return pids(host, "containerd-shim-parma-v2")
-
-
-def kill_all(processes: list[int]) -> None:
-    assert processes
-    for pid in processes:
-        os.kill(pid, signal.SIGKILL)
-
-
-def assert_nothing_left(host: Host, name: str, before: Inventory) -> None:
-    host.remove(name)
-    wait_until(lambda: Inventory.take(host) == before, "everything of the container to be gone", timeout=20)
+def booted(host: Host) -> bool:
+    """Its guest answers, and Create is at work in it."""
+    return any("parma: ready" in log.read_text(errors="replace") for log in host.state.glob("*/console.log"))
 
 
 @contextmanager
@@ -86,19 +66,30 @@ def test_death_of_a_running_container_is_reported_once_and_leaves_nothing(
         assert process.wait(30) == (137 if victim is qemu else 1)
         wait_until(lambda: bool(announced()), "the exit to be announced")
         assert announced() == [137]
-    assert_nothing_left(own_host, name, before)
+    own_host.remove(name)
+    assert_nothing_left(own_host, before)
     assert own_host.run(name, ("/bin/true",), "--rm").returncode == 0
 
 
+@pytest.mark.parametrize("moment", [started, booted], ids=["booting", "in Create"])
 @pytest.mark.parametrize("victim", [qemu, shim], ids=["qemu", "shim"])
-def test_death_while_booting_fails_the_create_and_leaves_nothing(own_host: Host, name: str, victim: Victim) -> None:
+def test_death_before_the_container_exists_fails_the_create_and_leaves_nothing(
+    own_host: Host, name: str, victim: Victim, moment: Callable[[Host], bool], tmp_path: Path
+) -> None:
     before = Inventory.take(own_host)
     arguments = own_host.run_arguments(name, SLEEP, "--rm")
-    with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: bool(qemu(own_host)), "QEMU to start")
+    with (
+        exits(own_host, tmp_path / "events") as announced,
+        own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+    ):
+        wait_until(lambda: moment(own_host), "the moment")
         kill_all(victim(own_host))
         assert process.wait(60) != 0
-    assert_nothing_left(own_host, name, before)
+        own_host.remove(name)
+        assert_nothing_left(own_host, before)
+        # No exit is announced of what never was (a dead shim's containerd tells, as with runc, before it has cleaned
+        # up; by now it has).
+        assert announced() == []
 
 
 def test_a_container_survives_containerds_death(own_host: Host, name: str) -> None:
@@ -111,7 +102,8 @@ def test_a_container_survives_containerds_death(own_host: Host, name: str) -> No
     assert own_host.exec(name, "e1", "/bin/echo", "still here").stdout == "still here\n"
     own_host.signal_until_stopped(name)
     assert own_host.delete_task(name) == 9
-    assert_nothing_left(own_host, name, before)
+    own_host.remove(name)
+    assert_nothing_left(own_host, before)
 
 
 def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: str) -> None:
@@ -124,15 +116,20 @@ def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: s
     own_host.daemon.start()
     assert own_host.status(name) == "STOPPED"
     assert own_host.delete_task(name) == 21
-    assert_nothing_left(own_host, name, before)
+    own_host.remove(name)
+    assert_nothing_left(own_host, before)
 
 
-def test_death_of_containerd_in_the_middle_of_a_create_leaves_nothing(own_host: Host, name: str) -> None:
+@pytest.mark.parametrize("moment", [started, booted], ids=["booting", "in Create"])
+def test_death_of_containerd_before_the_container_exists_leaves_nothing(
+    own_host: Host, name: str, moment: Callable[[Host], bool]
+) -> None:
     before = Inventory.take(own_host)
     arguments = own_host.run_arguments(name, SLEEP, "--detach")
     with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        wait_until(lambda: bool(qemu(own_host)), "QEMU to start")
+        wait_until(lambda: moment(own_host), "the moment")
         own_host.daemon.kill()
         assert process.wait(60) != 0
     own_host.daemon.start()
-    assert_nothing_left(own_host, name, before)
+    own_host.remove(name)
+    assert_nothing_left(own_host, before)

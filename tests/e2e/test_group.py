@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.host import Host, Inventory, wait_until
+from tests.e2e.host import Host, wait_until
+from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +35,7 @@ def test_containers_of_a_group_share_one_vm_and_one_policy(own_host: Host, name:
     assert "policy" in refused.stderr
     own_host.remove(member)
     own_host.remove(name)
-    wait_until(lambda: Inventory.take(own_host) == before, "everything of the group to be gone")
+    assert_nothing_left(own_host, before)
 
 
 def test_the_status_is_shown_as_document_label_and_event(own_host: Host, name: str, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from devtool import paths
 from devtool.containerd import PrivateContainerd
-from tests.e2e.host import BUSYBOX, Host, Inventory
+from tests.e2e.host import BUSYBOX, Host
+from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +48,7 @@ def run_with(settings: dict[str, object], archives: dict[str, Path], name: str) 
         assert done.returncode != 0
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         host.remove(name)
-        assert Inventory.take(host) == before
+        assert_nothing_left(host, before)
         return done.stderr
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from devtool import demo
 from devtool.containerd import RUNTIME, Completed
-from tests.e2e.host import BUSYBOX, Host, Inventory
+from tests.e2e.host import BUSYBOX, Host
+from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
 
@@ -144,4 +145,4 @@ def test_after_refusals_nothing_is_left(own_host: Host, name: str) -> None:
     refused(own_host, f"{name}b", *inline(b"nonsense"))
     policy = own_host.policy(HELLO)
     refused(own_host, f"{name}c", "--annotation", f"io.parma.policy-file={policy}", command=("/bin/false",))
-    assert Inventory.take(own_host) == before
+    assert_nothing_left(own_host, before)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.crashes import shim
 from tests.e2e.host import Host, read_terminal, wait_until
-from tests.e2e.test_crash import shim
 
 pytestmark = pytest.mark.e2e
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod whose containers are each at another step of their lives, for tests that kill something beneath them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.client import Containerd, Events, code_of
+from tests.e2e.host import Host, wait_until
+from tests.e2e.inventory import Inventory
+
+TRAPPED = ("/bin/sh", "-c", "trap 'exit 21' TERM; sleep 600 & wait")
+SLEEP = ("/bin/sleep", "600")
+
+
+def pids(host: Host, word: str) -> list[int]:
+    """Processes of this daemon's containers whose command line has the word."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if word in command and str(host.daemon.root) in command and "ctr\0" not in command:
+                found.append(int(entry.name))
+    return found
+
+
+def qemu(host: Host) -> list[int]:
+    return pids(host, "qemu-system")
+
+
+def shim(host: Host) -> list[int]:
+    return pids(host, "containerd-shim-parma-v2")
+
+
+def signal_all(processes: Iterable[int], number: int) -> None:
+    found = list(processes)
+    assert found
+    for pid in found:
+        os.kill(pid, number)
+
+
+def kill_all(processes: Iterable[int]) -> None:
+    signal_all(processes, signal.SIGKILL)
+
+
+class Pod:
+    """Containers of one VM, by the step they are at::
+
+        running    with one exec that runs ("e-running"), one that is not started ("e-added"), and "e-starting"
+        created    not started
+        paused
+        exited     with 21; not deleted
+
+    and, once :meth:`freeze` has stopped the VM's processor, with a request under way that cannot be finished::
+
+        creating, pausing, killing (SIGTERM), deleting (had exited with 21), and the start of "e-starting"
+    """
+
+    STEADY = ("running", "created", "paused", "exited")
+    BUSY = ("pausing", "killing", "deleting")
+    ALL = (*STEADY, *BUSY, "creating")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.before = Inventory.take(host)
+        self.containerd = Containerd(host)
+        self.events = Events(self.containerd)
+        self.under_way: dict[str, Any] = {}
+        policy = host.policy(TRAPPED, execs=[SLEEP])
+        self._flags = ["--annotation", "io.kubernetes.cri.sandbox-id=running"]
+        for name in (*self.STEADY, *self.BUSY):
+            self._new(name, policy)
+            self.containerd.create(name)
+            if name != "created":
+                self.containerd.start(name)
+        self._new("creating", policy)
+        for name in ("exited", "deleting"):
+            self._end(name)
+        self.containerd.add_exec("running", "e-running", SLEEP)
+        self.containerd.start("running", "e-running")
+        self.containerd.add_exec("running", "e-added", SLEEP)
+        self.containerd.add_exec("running", "e-starting", SLEEP)
+        self.containerd.sending_pause("paused").result()
+
+    def _new(self, name: str, policy: Path) -> None:
+        run = self.host.run_arguments(name, TRAPPED, *self._flags, policy=policy)
+        done = self.host.daemon.ctr("container", "create", *run[1:])
+        assert done.returncode == 0, done.stderr
+
+    def _end(self, name: str) -> None:
+        """With the container's own exit code: the signal has no effect before its shell has set the trap."""
+
+        def stopped() -> bool:
+            if self.containerd.state(name) == "STOPPED":
+                return True
+            self.containerd.sending_kill(name, signal.SIGTERM).code()
+            return False
+
+        wait_until(stopped, f"{name} to stop")
+
+    def freeze(self) -> None:
+        """The VM answers nothing any more, and a request of each kind is under way."""
+        signal_all(qemu(self.host), signal.SIGSTOP)
+        client = self.containerd
+        self.under_way = {
+            "creating": client.sending_create("creating"),
+            "starting": client.sending_start("running", "e-starting"),
+            "killing": client.sending_kill("killing", signal.SIGTERM),
+            "deleting": client.sending_delete("deleting"),
+            "pausing": client.sending_pause("pausing"),
+        }
+        wait_until(lambda: client.state("pausing") == "PAUSING", "the requests to be under way")
+        # containerd has run the shim's `start` for the new container, which only joins the running shim.
+        wait_until(lambda: len(shim(self.host)) == 1 and self._has_started("creating"), "the last Create to be")
+
+    def _has_started(self, name: str) -> bool:
+        bundle = self.host.daemon.root / "state/io.containerd.runtime.v2.task/default" / name
+        return (bundle / "shim-binary-path").exists()
+
+    def thaw(self) -> None:
+        signal_all(qemu(self.host), signal.SIGCONT)
+
+    def restart_containerd(self) -> float:
+        """kill -9 and a new daemon; the seconds until that one answers."""
+        self.host.daemon.kill()
+        began = time.monotonic()
+        self.host.daemon.start()
+        self.containerd.reconnect()
+        self.events.listen()
+        return time.monotonic() - began
+
+    def states(self) -> dict[str, str]:
+        """Of every container."""
+        return {name: self.containerd.state(name) for name in self.ALL}
+
+    def exits(self) -> dict[str, list[tuple[str, int]]]:
+        """Those announced, of every container: process and status."""
+        return {name: self.events.exits(name) for name in self.ALL}
+
+    def remove_all(self) -> dict[str, int]:
+        """Deletes all; the exit status of each container that was still there."""
+        found = {}
+        for name in self.ALL:
+            call = self.containerd.sending_delete(name)
+            if code_of(call) == "OK":
+                found[name] = call.result().exit_status
+            self.host.remove(name)
+        return found
+
+    def close(self) -> None:
+        self.containerd.close()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What exists on the machine that a container could leave behind: taken before and after, and compared.
+
+Only what belongs to one private containerd is listed, as other tests may run at the same time on the same machine.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from parma_shim.sockets import socket_path
+from tests.e2e.host import Host
+
+SHIM_SOCKETS = Path("/run/containerd/s")
+"""Where the shims of containerd before 2.3 have their sockets, those of all daemons of the machine."""
+
+KEPT = ("policies", "bin", "root", "data/layers", "data/emulated")
+"""Directories below the daemon's: what is in them is not a container's."""
+
+TASKS = "io.containerd.runtime.v2.task"
+
+COMMON = frozenset({"parma", "data", "data/scratch", f"state/{TASKS}/default", f"root/{TASKS}/default"})
+"""Directories that the first container makes for all that follow."""
+
+KEPT_FILES = frozenset({"config.toml", "parma.toml", "containerd.log", "verified-images"})
+"""Files likewise. So are the files of the accelerator's probe."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Each as text that says enough to find it."""
+
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    sockets: frozenset[str]
+    links: frozenset[str]
+    files: frozenset[str]
+    cgroups: frozenset[str]
+
+    @classmethod
+    def take(cls, host: Host) -> Inventory:
+        root = str(host.daemon.root)
+        return cls(
+            processes=frozenset(_processes(root)),
+            mounts=frozenset(line for line in Path("/proc/mounts").read_text().splitlines() if root in line),
+            sockets=frozenset(_sockets(host)),
+            links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
+            files=frozenset(_files(host.daemon.root)),
+            cgroups=frozenset(_cgroups(host)),
+        )
+
+
+def assert_nothing_left(host: Host, before: Inventory, timeout: float = 30) -> None:
+    """Everything that has come since ``before`` goes by itself, soon."""
+    deadline = time.monotonic() + timeout
+    while (now := Inventory.take(host)) != before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for kind in Inventory.__dataclass_fields__:
+        assert sorted(getattr(now, kind) - getattr(before, kind)) == [], kind
+        assert sorted(getattr(before, kind) - getattr(now, kind)) == [], f"{kind} that were there before"
+
+
+def _processes(root: str) -> Iterator[str]:
+    """Shims, QEMUs, vsock devices and helpers of this daemon, by their command lines."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if root in command and "/containerd --config" not in command and "/ctr --address " not in command:
+                yield command
+
+
+def _sockets(host: Host) -> Iterator[str]:
+    """The shims' sockets, dead or alive, and bound ones below the daemon's directory."""
+    for name in host.names:
+        path = Path(socket_path(str(SHIM_SOCKETS), str(host.daemon.address), "default", name))
+        if path.exists():
+            yield f"{path} of {name}"
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        path_text = line.split(maxsplit=7)[7:]
+        if path_text and path_text[0].startswith((f"{host.state}/", f"{host.daemon.data}/")):
+            yield path_text[0]
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Below the state directories of containerd and Parma, and Parma's data but for its caches."""
+    for start in (root, root / "root" / TASKS):
+        for folder, folders, files in os.walk(start):
+            here = Path(folder)
+            folders[:] = [name for name in folders if str((here / name).relative_to(root)) not in KEPT]
+            for name in (*folders, *files):
+                path = str((here / name).relative_to(root))
+                if path not in COMMON and name not in KEPT_FILES and not name.startswith("accelerator"):
+                    yield path
+
+
+def _cgroups(host: Host) -> Iterator[str]:
+    """Cgroups of the host that are named after a container."""
+    for path in Path("/sys/fs/cgroup").rglob("*"):
+        if path.name in host.names and path.is_dir():
+            yield str(path)
