@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 
-from parma_policy.model import Container, EnvRule, Flags, IdName, Policy
+from parma_policy.model import Container, EnvRule, IdName, Policy
 from parma_policy.points import POINTS
 
 
@@ -21,7 +21,7 @@ def as_json(policy: Policy) -> dict[str, object]:
         "containers": [_container_json(container) for container in policy.containers.containers],
         "external_processes": [list(process.command) for process in policy.external_processes],
         "fragments": [{"issuer": rule.issuer, "feed": rule.feed} for rule in policy.fragments],
-        "flags": {name: getattr(policy.flags, name) for name in _flag_names()},
+        "flags": _flags(policy),
         "rules": sorted(policy.rules),
     }
 
@@ -62,7 +62,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     for rule in policy.fragments:
         yield f"More may be added by fragments of {rule.issuer}, feed {rule.feed}: {', '.join(sorted(rule.includes))}"
     yield ""
-    on = [name for name in _flag_names() if getattr(policy.flags, name)]
+    on = [name for name, value in _flags(policy).items() if value]
     yield f"Switched on: {', '.join(on) or 'nothing'}"
     absent = [name for name, point in POINTS.items() if point.linux and name not in policy.rules]
     yield f"No rule for: {', '.join(absent) or 'nothing'}"
@@ -103,5 +103,8 @@ def _text(version: object) -> str:
     return "none" if version is None else str(version)
 
 
-def _flag_names() -> tuple[str, ...]:
-    return tuple(flag.name for flag in fields(Flags))
+def _flags(policy: Policy) -> dict[str, bool]:
+    """Every switch of the policy, Parma's own included."""
+    return {
+        item.name: getattr(group, item.name) for group in (policy.flags, policy.extensions) for item in fields(group)
+    }

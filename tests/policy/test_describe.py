@@ -164,6 +164,15 @@ def test_show_prints_either_form(policy_file: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["containers"][0]["command"] == ["/bin/app", "--serve"]
 
 
+def test_check_says_permissive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.rego"
+    path.write_text(text(permissive=True))
+    assert parma("policy", "check", path) == 0
+    assert "Switched on: permissive" in capsys.readouterr().out
+    assert parma("policy", "show", "--json", path) == 0
+    assert json.loads(capsys.readouterr().out)["flags"]["permissive"] is True
+
+
 def test_lint_prints_findings_and_fails_as_told(policy_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parma("policy", "lint", policy_file) == 1
     assert "[shell]" in capsys.readouterr().out
