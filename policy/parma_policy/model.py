@@ -6,6 +6,7 @@ Names follow the policy's own (``reference``: the objects of confidential-contai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -50,23 +51,40 @@ class EnvRule:
 _WORTH_COMBINING: Final = 3
 """Number of expressions from which on one pass for all is faster than one for each."""
 
+_NAMED_EXPRESSION: Final = re.compile(r"\^?([A-Za-z0-9_]+)=(?![?*+{])[^|]*")
+
+
+def _name_of(rule: EnvRule) -> str:
+    """The only name of variables that the rule may accept, where that can be seen; else an empty string."""
+    if rule.value is not None:
+        return rule.pattern.text if rule.pattern.strategy == "string" else ""
+    # Without an alternation the anchored expression begins with what it is written to begin with.
+    named = _NAMED_EXPRESSION.fullmatch(rule.pattern.text)
+    return named[1] if named else ""
+
 
 @dataclass(frozen=True, slots=True)
 class EnvRules:
-    """A list of rules, prepared so that literal ones cost one lookup."""
+    """A list of rules, prepared so that literal ones cost one lookup, and others are asked about their own names."""
 
     rules: tuple[EnvRule, ...]
     _literal: frozenset[str] = field(init=False, compare=False, repr=False)
-    _other: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
+    _by_name: Mapping[str, tuple[EnvRule, ...]] = field(init=False, compare=False, repr=False)
+    _unnamed: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
     _combined: Callable[[str], bool] | None = field(init=False, compare=False, repr=False)
     _required_literal: frozenset[str] = field(init=False, compare=False, repr=False)
     _required_other: tuple[EnvRule, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         literal = [rule for rule in self.rules if rule.literal]
-        other = tuple(rule for rule in self.rules if not rule.literal)
+        by_name: dict[str, tuple[EnvRule, ...]] = {}
+        other = [rule for rule in self.rules if not rule.literal]
+        for rule in other:
+            name = _name_of(rule)
+            by_name[name] = (*by_name.get(name, ()), rule)
         object.__setattr__(self, "_literal", frozenset(rule.pattern.text for rule in literal))
-        object.__setattr__(self, "_other", other)
+        object.__setattr__(self, "_unnamed", by_name.pop("", ()))
+        object.__setattr__(self, "_by_name", by_name)
         required = frozenset(rule.pattern.text for rule in literal if rule.required)
         object.__setattr__(self, "_required_literal", required)
         expressions = tuple(rule.pattern.text for rule in other if rule.value is None and rule.pattern.usable)
@@ -76,9 +94,14 @@ class EnvRules:
 
     def accepts(self, variable: str) -> bool:
         """Whether some rule accepts ``variable``."""
-        if variable in self._literal or (self._combined is not None and self._combined(variable)):
+        if variable in self._literal:
             return True
-        return any(rule.matches(variable) for rule in self._other)
+        rules = self._by_name.get(variable.partition("=")[0], ()) + self._unnamed
+        if not rules:
+            return False
+        if self._combined is not None and self._combined(variable):
+            return True
+        return any(rule.matches(variable) for rule in rules)
 
     def unaccepted(self, variables: tuple[str, ...]) -> list[str]:
         """The variables that no rule accepts, in the order given."""
@@ -91,8 +114,8 @@ class EnvRules:
     def allow(self, variables: tuple[str, ...]) -> bool:
         """Whether every variable is accepted and every required rule fulfilled."""
         return (
-            all(map(self.accepts, variables))
-            and self._required_literal.issubset(variables)
+            self._required_literal.issubset(variables)
+            and all(map(self.accepts, variables))
             and all(any(map(rule.matches, variables)) for rule in self._required_other)
         )
 

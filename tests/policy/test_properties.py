@@ -9,16 +9,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from parma_policy.annotation import load_annotation, to_annotation
 from parma_policy.framework import POINTS, Kind, State, decide
-from parma_policy.model import Container
 from parma_policy.reader import PolicyTextError, load
 from parma_policy.reader.syntax import parse
 from parma_policy.versions import Version
 from parma_wire.errors import Malformed
-from tests.policy.builders import ID, LAYERS, Talk, container, creation, disk, execution, policy, rootfs, text
+from tests.policy.builders import Talk, container, creation, policy, text
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -151,101 +149,3 @@ def test_a_version_is_equal_to_what_it_prints(written: str) -> None:
     parsed = Version.parse(written)
     if parsed is not None:
         assert Version.parse(str(parsed)) == parsed
-
-
-COMMANDS = st.sampled_from([["a"], ["b"], ["c"]])
-IDS = st.sampled_from([ID, "b2" * 32])
-TARGETS = st.sampled_from([disk(number) for number in range(4)])
-HASHES = st.sampled_from([*LAYERS, "f" * 64])
-MACHINE_POLICY = policy(
-    container(command=["a"], exec_processes=[{"command": ["a"], "signals": [9]}], signals=[1, 2]),
-    container(command=["a"], exec_processes=[{"command": ["b"], "signals": [9]}], signals=[2, 3]),
-    container(command=["b"], layers=[LAYERS[0]], signals=[2]),
-)
-
-
-class Conversations(RuleBasedStateMachine):
-    """Random conversations; what was true must stay true."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.talk = Talk(MACHINE_POLICY)
-        self.created: set[str] = set()
-        self.before: dict[str, tuple[Container, ...]] = {}
-
-    def ask(self, point: str, **request: Any) -> bool:
-        before = self.talk.state
-        self.before = dict(before.matches)
-        decision = self.talk.ask(point, request)
-        assert decision.allowed or self.talk.state is before
-        again, _ = decide(MACHINE_POLICY, before, point, request)
-        assert again == decision
-        return decision.allowed
-
-    @rule(place=TARGETS, root_hash=HASHES)
-    def mount(self, place: str, root_hash: str) -> None:
-        self.ask("mount_device", target=place, deviceHash=root_hash)
-
-    @rule(place=TARGETS)
-    def unmount(self, place: str) -> None:
-        used = any(place in overlay.layer_targets for overlay in self.talk.state.overlays.values())
-        assert not (self.ask("unmount_device", unmountTarget=place) and used)
-
-    @rule(container_id=IDS, layers=st.lists(TARGETS, max_size=3, unique=True))
-    def overlay(self, container_id: str, layers: list[str]) -> None:
-        hashes = tuple(self.talk.state.devices.get(target, "") for target in reversed(layers))
-        request = {"containerID": container_id, "layerPaths": layers, "target": rootfs(container_id)}
-        if self.ask("mount_overlay", **request):
-            assert all(found.layers == hashes for found in self.talk.state.candidates(container_id))
-
-    @rule(container_id=IDS)
-    def take_overlay_away(self, container_id: str) -> None:
-        started = self.talk.state.started.get(container_id)
-        running = started is not None and not started.shut_down
-        assert not (self.ask("unmount_overlay", unmountTarget=rootfs(container_id)) and running)
-
-    @rule(container_id=IDS, command=COMMANDS)
-    def create(self, container_id: str, command: list[str]) -> None:
-        if self.ask("create_container", **creation(containerID=container_id, argList=command)):
-            assert container_id not in self.created
-            self.created.add(container_id)
-            assert all(list(found.command) == command for found in self.talk.state.candidates(container_id))
-
-    @rule(container_id=IDS, command=COMMANDS)
-    def execute(self, container_id: str, command: list[str]) -> None:
-        if self.ask("exec_in_container", **execution(containerID=container_id, argList=command)):
-            assert container_id in self.created
-            for found in self.talk.state.candidates(container_id):
-                assert tuple(command) in [process.command for process in found.exec_processes]
-
-    @rule(container_id=IDS, signal=st.integers(0, 4))
-    def signal(self, container_id: str, signal: int) -> None:
-        request = {"containerID": container_id, "signal": signal, "isInitProcess": True, "argList": []}
-        if self.ask("signal_container_process", **request):
-            assert all(signal in found.signals for found in self.talk.state.candidates(container_id))
-
-    @precondition(lambda self: self.created)
-    @rule(data=st.data())
-    def shut_down(self, data: st.DataObject) -> None:
-        assert self.ask("shutdown_container", containerID=data.draw(st.sampled_from(sorted(self.created))))
-
-    @invariant()
-    def narrowing_never_widens(self) -> None:
-        for container_id, candidates in self.talk.state.matches.items():
-            if container_id in self.before:
-                assert set(map(id, candidates)) <= set(map(id, self.before[container_id]))
-
-    @invariant()
-    def overlays_have_their_devices(self) -> None:
-        for overlay in self.talk.state.overlays.values():
-            assert all(target in self.talk.state.devices for target in overlay.layer_targets)
-
-    @invariant()
-    def running_containers_have_their_overlay(self) -> None:
-        for container_id, started in self.talk.state.started.items():
-            overlays = {overlay.container_id for overlay in self.talk.state.overlays.values()}
-            assert started.shut_down or container_id in overlays
-
-
-Conversations.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestConversations = Conversations.TestCase

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,14 @@ class Script:
         return self
 
     def _talk(self, stdin: int, stdout: int) -> None:
-        with open(stdin, encoding="utf-8") as heard, open(stdout, "w", encoding="utf-8") as said:
+        # A broken pipe is how the conversation ends when the other side has had enough.
+        with suppress(OSError), open(stdin, encoding="utf-8") as heard, open(stdout, "wb", buffering=0) as said:
             for line in heard:
                 self.heard.append(line)
                 answer = self.lines.pop(0) if self.lines else "{}"
                 if answer is None:
                     return
-                said.write(answer)
-                said.flush()
+                said.write(answer.encode())
 
     def kill(self) -> None:
         self.killed += 1

@@ -69,6 +69,9 @@ def test_containers_know_where_their_elements_are() -> None:
     [
         ("", 1, 1, "the text ends"),
         ("\ufeffpackage p\n", 1, 1, "byte order mark"),
+        ("package p # \ufeff\n", 1, 13, "byte order mark"),
+        ("package p\nif := 1\n", 2, 1, "'if' cannot stand here"),
+        ("package p\ninput := 1\n", 2, 1, "'input' cannot stand here"),
         ("x := 1\n", 1, 1, "package policy"),
         ("package\n p", 2, 2, "package name"),
         ("package a.b\n", 1, 9, "package name"),

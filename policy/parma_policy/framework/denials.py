@@ -21,12 +21,25 @@ _Process = CreateContainer | ExecInContainer
 
 def create(view: View, candidates: Sequence[Container], request: CreateContainer) -> list[Reason]:
     """Why none of the candidates may be created like this."""
-    return _closest(candidates, lambda container: _why_not_create(view, container, request))
+    return _closest(
+        candidates,
+        lambda container: (
+            (container.command != request.arg_list)
+            + (request.privileged and not container.allow_elevated)
+            + (container.seccomp_profile_sha256 != request.seccomp_profile_sha256)
+            + _distance(view, container, request, request.privileged)
+        ),
+        lambda container: _why_not_create(view, container, request),
+    )
 
 
 def execute(view: View, candidates: Sequence[Container], request: ExecInContainer, *, privileged: bool) -> list[Reason]:
     """Why the command may not be run in any of the candidates."""
-    return _closest(candidates, lambda container: _why_not_exec(view, container, request, privileged))
+    return _closest(
+        candidates,
+        lambda container: _distance(view, container, request, privileged),
+        lambda container: _why_not_exec(view, container, request, privileged),
+    )
 
 
 def external(
@@ -46,10 +59,42 @@ def external(
     return min(map(explanation, processes), key=len)
 
 
-def _closest(candidates: Sequence[Container], explanation: Callable[[Container], list[Reason]]) -> list[Reason]:
-    """The reasons of the candidate with the fewest; of several, one with the right command, else the first."""
-    explanations = [explanation(container) for container in candidates]
-    return min(explanations, key=lambda reasons: (len(reasons), any(reason.code == "command" for reason in reasons)))
+def _closest(
+    candidates: Sequence[Container],
+    distance: Callable[[Container], int],
+    explanation: Callable[[Container], list[Reason]],
+) -> list[Reason]:
+    """The reasons of the candidate with the fewest; of several, one with the right command, else the first.
+
+    ``distance`` is at most the number of reasons. It is found much faster than they are, so that candidates which are
+    far off need not be explained.
+    """
+    by_distance = sorted((distance(container), index) for index, container in enumerate(candidates))
+    best: tuple[int, bool, int] | None = None
+    found: list[Reason] = []
+    for least, index in by_distance:
+        if best is not None and least > best[0]:
+            break
+        reasons = explanation(candidates[index])
+        rank = len(reasons), any(reason.code == "command" for reason in reasons), index
+        if best is None or rank < best:
+            best, found = rank, reasons
+    return found
+
+
+def _distance(view: View, container: Container, request: _Process, privileged: bool) -> int:
+    """How many of the rules fail that creating a container and running a command in it share, or fewer."""
+    flags = view.policy.flags
+    return (
+        (container.working_dir != request.working_dir)
+        + (not user_allowed(container.user, request))
+        + (not new_privileges_allowed(container, request.no_new_privileges))
+        + (not flags.allow_environment_variable_dropping and not container.env_rules.allow(request.env_list))
+        + (
+            not flags.allow_capability_dropping
+            and not default_capabilities(view, container, privileged).same_as(request.capabilities)
+        )
+    )
 
 
 def _why_not_create(view: View, container: Container, request: CreateContainer) -> list[Reason]:

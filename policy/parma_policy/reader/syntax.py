@@ -128,6 +128,13 @@ _IMPORT: Final = re.compile(r"rego\.v1|future\.keywords(?:\.(?:every|in|if|conta
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INVISIBLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _KEYWORDS: Final = {"true": True, "false": False, "null": None}
+_RESERVED: Final = frozenset(
+    (
+        *("as", "contains", "data", "default", "else", "every", "if", "import", "in", "input", "not", "package"),
+        *("some", "with", "_", *_KEYWORDS),
+    )
+)
+"""What cannot be the name of a definition."""
 
 # The standard library's own reader of JSON strings: refuses control characters and bad escapes.
 _scan_string: Final[Callable[[str, int], tuple[str, int]]] = getattr(json.decoder, "scanstring")  # noqa: B009
@@ -204,8 +211,9 @@ class _Parser:
     # -- the document --------------------------------------------------------------------------------------------
 
     def document(self) -> Document:
-        if self.text.startswith("\ufeff"):
-            raise self.error("the text starts with a byte order mark", hint="save the policy as UTF-8 without BOM")
+        mark = self.text.find("\ufeff")
+        if mark >= 0:
+            raise self.error("a byte order mark (U+FEFF)", at=mark, hint="save the policy as UTF-8 without BOM")
         self.skip()
         package = self.package()
         self.imports()
@@ -256,7 +264,7 @@ class _Parser:
         if not name or "." in name:
             raise self.error(self.found() if not name else f"found {name!r}", expected="'name := value'")
         self.name = name
-        if name in ("package", "import", "default", "else", "not", "some", "every", *_KEYWORDS):
+        if name in _RESERVED:
             self.name = _second_word(self.text, self.position) if name == "default" else ""
             hint = "" if name in ("package", "import") else self.rules_hint()
             raise self.error(f"{name!r} cannot stand here", expected="'name := value'", hint=hint)
