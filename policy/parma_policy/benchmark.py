@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from parma_policy.framework import Decision, State, decide
@@ -20,7 +20,7 @@ from parma_policy.reader import load
 
 _ID = "ab" * 32
 _LAYERS = 5
-_RULES = 12
+RULES = 12
 _SHELL = ("/bin/sh", "-c", "true")
 
 Json = dict[str, object]
@@ -51,7 +51,7 @@ def _p99(samples: list[float]) -> float:
     return sorted(samples)[int(len(samples) * 0.99)]
 
 
-def policy_text(containers: int, rules: int = _RULES, *, alike: bool = False) -> bytes:
+def policy_text(containers: int, rules: int = RULES, *, alike: bool = False) -> bytes:
     """A policy of ``containers`` containers on the same layers, each with ``rules`` environment rules, a third of them
     expressions. ``alike``: only the environment tells them apart, so that every rule of every container counts."""
     made = []
@@ -137,23 +137,29 @@ class Conversation:
         return decide(self.policy, self.state, point, request)[0]
 
 
+def preparation() -> Iterator[tuple[str, Json]]:
+    """The requests that come before a container is created: layers and overlay."""
+    disks = [f"/run/mounts/scsi/m{layer}" for layer in range(_LAYERS)]
+    for layer, target in enumerate(disks):
+        yield "mount_device", {"target": target, "deviceHash": f"{layer:064x}"}
+    yield (
+        "mount_overlay",
+        {"containerID": _ID, "layerPaths": disks[::-1], "target": f"/run/gcs/c/{_ID}/rootfs"},
+    )
+
+
 def decision_times(
-    containers: int, rules: int = _RULES, rounds: int = 1000, *, alike: bool = False
+    containers: int, rules: int = RULES, rounds: int = 1000, *, alike: bool = False
 ) -> Mapping[str, Times]:
     """Of one decision at each point of a container's life; it is the policy's last container. By point."""
     talk = Conversation(load(policy_text(containers, rules, alike=alike)), State.initial())
     last = containers - 1
     create = create_request(last, rules, alike=alike)
-    found = {}
-    disks = [f"/run/mounts/scsi/m{layer}" for layer in range(_LAYERS)]
-    for layer, target in enumerate(disks):
-        mount: Json = {"target": target, "deviceHash": f"{layer:064x}"}
-        if layer == 0:
-            found["mount_device"] = talk.times("mount_device", mount, rounds)
-        talk.allowed("mount_device", mount)
-    overlay: Json = {"containerID": _ID, "layerPaths": disks[::-1], "target": f"/run/gcs/c/{_ID}/rootfs"}
-    found["mount_overlay"] = talk.times("mount_overlay", overlay, rounds)
-    talk.allowed("mount_overlay", overlay)
+    found: dict[str, Times] = {}
+    for point, request in preparation():
+        if point not in found:
+            found[point] = talk.times(point, request, rounds)
+        talk.allowed(point, request)
     wrong = {**create, "workingDir": "/elsewhere"}
     found["create_container, denied"] = talk.times("create_container", wrong, rounds // 5, allowed=False)
     found["create_container"] = talk.times("create_container", create, rounds)

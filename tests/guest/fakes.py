@@ -232,7 +232,8 @@ class FakeEngine:
     def decide(self, state: tuple[str, ...], point: str, request: Mapping[str, object]) -> tuple[Verdict, Any]:
         self.requests.append((point, request))
         if point in self.deny:
-            return Verdict(allowed=False, message=f"{point} denied: because"), state
+            after = (*state, f"not {point}") if self.records else state
+            return Verdict(allowed=False, message=f"{point} denied: because"), after
         return self.verdict, (*state, point)
 
 

@@ -142,6 +142,28 @@ def test_state_is_kept_only_when_the_side_effect_succeeds(rig: Rig) -> None:
     assert rig.enforcer.poisoned == ""
 
 
+def test_what_rules_of_the_policy_record_stays_when_they_deny_and_when_they_are_only_asked(rig: Rig) -> None:
+    rig.engine.records = True
+    rig.engine.deny.add("mount_device")
+    with pytest.raises(Denied, match="because"):
+        change(rig)
+    assert list(rig.state) == ["not mount_device"]
+    with rig.enforcer.read("Stats") as asker:
+        asker.ask("get_properties", {})
+    assert list(rig.state) == ["not mount_device", "get_properties"]
+    rig.engine.deny.add("get_properties")
+    with pytest.raises(Denied), rig.enforcer.read("Stats") as asker:
+        asker.ask("get_properties", {})
+    assert list(rig.state) == ["not mount_device", "get_properties", "not get_properties"]
+
+
+def test_a_side_effect_that_fails_takes_back_what_was_recorded(rig: Rig) -> None:
+    rig.engine.records = True
+    with pytest.raises(Unavailable):
+        change(rig, Unavailable("no"))
+    assert rig.state == ()
+
+
 @pytest.mark.parametrize("error", [CleanupFailed("still mounted"), ZeroDivisionError("secret"), AssertionError()])
 def test_a_failed_undo_and_a_bug_poison_the_group(rig: Rig, error: Exception) -> None:
     with pytest.raises(Unavailable) as raised:

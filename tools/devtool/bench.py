@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from devtool import images, paths, verification_bench
+from devtool import images, paths, policy_bench, verification_bench
 from devtool.containerd import RUNTIME, PrivateContainerd
 
 RUNC = "io.containerd.runc.v2"
@@ -242,14 +242,6 @@ def measure_boot(bench: Bench) -> dict[str, float]:
     return timings
 
 
-def measure_decision() -> None:
-    """Median time of one create_container decision with 1 and 100 containers in the policy."""
-    from parma_policy.benchmark import decision_times
-
-    for containers, microseconds in decision_times((1, 100)).items():
-        print(f"{f'create_container decision, {containers} container(s)':44} {microseconds / 1000:10.3f} ms")
-
-
 def measure_layers() -> None:
     """Conversion of a 200 MiB layer beside ``veritysetup format`` of the same image."""
     from parma_policy.layers import benchmark
@@ -275,8 +267,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the quick measurements")
     parser.add_argument("--shims", type=int, default=10, help="idle shims whose memory is measured")
     parser.add_argument("--execs", type=int, default=2000, help="execs over which growth is looked for; 0 skips it")
+    parser.add_argument("--policy", action="store_true", help="only policies: loading, deciding, memory")
     parser.add_argument("--verification", action="store_true", help="only how long verifying a report takes")
     options = parser.parse_args(arguments)
+    if options.policy:
+        policy_bench.main()
+        return 0
     verification_bench.main()
     if options.verification:
         return 0
@@ -314,7 +310,7 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> None:
         report(Row(name, "MiB", idle[RUNC][key], idle[RUNTIME][key]))
     for phase, value in measure_boot(bench).items():
         print(f"{f'boot: {phase}':44} {value:10.0f} ms")
-    measure_decision()
+    policy_bench.main()
     measure_layers()
     if options.execs:
         for done, size in measure_growth(bench, options.execs):

@@ -5,7 +5,7 @@ enforcer's: what its framework returns, and what it records in ``data.metadata``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from parma_policy.framework import Decision, Platform, State
 from parma_policy.model import CAPABILITY_SETS, Capabilities, Container, EnvRule, IdName, MountRule
@@ -54,17 +54,36 @@ def capabilities(sets: Capabilities) -> dict[str, Json]:
     return {name: list(getattr(sets, name)) for name in CAPABILITY_SETS}
 
 
-def records(state: State) -> dict[str, Mapping[str, Json]]:
-    """The framework's own records, by the names that they have in ``data.metadata``."""
-    return {
-        "devices": state.devices,
-        "rw_devices": dict.fromkeys(sorted(state.rw_devices), True),
-        "overlayTargets": dict.fromkeys(state.overlays, True),
-        "matches": {key: [container(one) for one in found] for key, found in state.matches.items()},
-        "started": {key: {"privileged": started.privileged} for key, started in state.started.items()},
-        "p9mounts": state.plan9_mounts,
-        "scratch_mounts": {key: {"encrypted": encrypted} for key, encrypted in state.scratch_mounts.items()},
-    }
+FIELDS: Final = {
+    "devices": "devices",
+    "rw_devices": "rw_devices",
+    "overlayTargets": "overlays",
+    "matches": "matches",
+    "started": "started",
+    "p9mounts": "plan9_mounts",
+    "scratch_mounts": "scratch_mounts",
+}
+"""The framework's own records: their names in ``data.metadata``, and the fields of ``State`` that they are."""
+
+
+def record(state: State, name: str) -> Mapping[str, Any]:
+    """One of the framework's records as it is in the state, always a mapping."""
+    values = getattr(state, FIELDS[name])
+    return dict.fromkeys(sorted(values), True) if name == "rw_devices" else values
+
+
+def recorded(name: str, value: Any) -> Json:
+    """A value of a record as a document."""
+    match name:
+        case "matches":
+            return [container(one) for one in value]
+        case "started":
+            return {"privileged": value.privileged}
+        case "scratch_mounts":
+            return {"encrypted": value}
+        case "overlayTargets":
+            return True
+    return value
 
 
 def container(one: Container) -> dict[str, Json]:

@@ -49,29 +49,29 @@ class Metadata:
         found: dict[str, Json] = {
             name: list(record) if isinstance(record, tuple) else dict(record) for name, record in self.own.items()
         }
-        for name, values in documents.records(self.framework).items():
+        for name in documents.FIELDS:
+            values = documents.record(self.framework, name)
             if values or name in self.touched:
-                found[name] = dict(values)
+                found[name] = {key: documents.recorded(name, value) for key, value in values.items()}
         return found
 
     def after_framework(self, after: State) -> Metadata:
         """When the framework itself has decided."""
-        names = {name for name, values in documents.records(after).items() if values}
+        names = {name for name, attribute in documents.FIELDS.items() if getattr(after, attribute)}
         return replace(self, framework=after, touched=self.touched | names)
 
 
 def operations(before: State, after: State) -> list[Json]:
     """The framework's change of its state, as the reference's framework would describe it."""
-    old, new = documents.records(before), documents.records(after)
     found: list[Json] = []
-    for name, values in new.items():
-        previous = old[name]
-        found += [_operation(name, "remove", key) for key in previous if key not in values]
-        for key, value in values.items():
-            if key not in previous:
-                found.append(_operation(name, "add", key, value))
-            elif previous[key] != value:
-                found.append(_operation(name, "update", key, value))
+    for name in documents.FIELDS:
+        old, new = documents.record(before, name), documents.record(after, name)
+        found += [_operation(name, "remove", key) for key in old if key not in new]
+        for key, value in new.items():
+            if key not in old:
+                found.append(_operation(name, "add", key, documents.recorded(name, value)))
+            elif old[key] is not value and documents.recorded(name, old[key]) != documents.recorded(name, value):
+                found.append(_operation(name, "update", key, documents.recorded(name, value)))
     for fragment in after.fragments[len(before.fragments) :][:1]:
         # However many there are: they come from one text, with different parameters.
         found.append(_operation("issuers", "update", fragment.issuer, {"feeds": [fragment.feed]}))
@@ -109,7 +109,7 @@ class Applier:
             return self._fragments(metadata, operation)
         if operation.name in UNREADABLE:
             raise BadOperationError(f"{operation.name} belongs to the framework")
-        if operation.name in _NATIVE:
+        if operation.name in documents.FIELDS:
             if operation.type != "map":
                 raise BadOperationError(f"{operation.name} is a map")
             after = self._native(metadata.framework, operation)
@@ -127,7 +127,7 @@ class Applier:
 
     def _native(self, state: State, operation: Operation) -> State:
         name, key = operation.name, operation.key
-        present = key in documents.records(state)[name]
+        present = key in documents.record(state, name)
         if operation.action == "add" and present:
             raise _exists(operation)
         if operation.action == "remove":
@@ -135,7 +135,7 @@ class Applier:
         if name == "rw_devices":
             return replace(state, rw_devices=state.rw_devices | {key})
         value = self._value(state, operation)
-        attribute = _NATIVE[name]
+        attribute = documents.FIELDS[name]
         return replace(state, **{attribute: with_item(getattr(state, attribute), key, value)})  # type: ignore[arg-type]
 
     def _value(self, state: State, operation: Operation) -> object:
@@ -180,18 +180,6 @@ class Operation:
     value: Json
 
 
-_NATIVE: Final = {
-    "devices": "devices",
-    "rw_devices": "rw_devices",
-    "overlayTargets": "overlays",
-    "matches": "matches",
-    "started": "started",
-    "p9mounts": "plan9_mounts",
-    "scratch_mounts": "scratch_mounts",
-}
-"""The field of ``State`` for each name of the framework."""
-
-
 def _checked(given: Json, metadata: Metadata) -> Operation:
     members = given if isinstance(given, dict) else {}
     name, action, kind = members.get("name"), members.get("action"), members.get("type", "map")
@@ -227,7 +215,7 @@ def _changed(record: Mapping[str, Json] | tuple[Json, ...] | None, operation: Op
 def _removed(state: State, name: str, key: str) -> State:
     if name == "rw_devices":
         return replace(state, rw_devices=state.rw_devices - {key})
-    attribute = _NATIVE[name]
+    attribute = documents.FIELDS[name]
     after = replace(state, **{attribute: without(getattr(state, attribute), key)})  # type: ignore[arg-type]
     ended = state.started.get(key)
     if name == "matches" and ended is not None:
