@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from parma_guest import users
-from parma_guest.attest.endorsements import Endorsements
 from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
 from parma_guest.processes import Process
 from parma_guest.runtime import Launched, StdioPlan
 from parma_guest.values import ContainerId, ExecId, User
 from parma_wire.errors import FailedPrecondition, NotFound
+
+if TYPE_CHECKING:
+    from parma_guest.attest.endorsements import Endorsements
 
 
 class Runtime(Protocol):

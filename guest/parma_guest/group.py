@@ -18,12 +18,10 @@ from __future__ import annotations
 import signal as signals
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parma_guest import decisions, oci, paths
-from parma_guest.attest import security_context
-from parma_guest.attest.endorsements import Endorsements
-from parma_guest.attest.service import Access
+from parma_guest.attest.service import Access, merged
 from parma_guest.cgroups import Usage
 from parma_guest.containers import Attestation, Container, Host, Runtime
 from parma_guest.enforcer import Asker, Enforcer
@@ -43,6 +41,9 @@ from parma_guest.undo import CleanupFailed, Undo
 from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources
 from parma_guest.verity import Layers
 from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFound, ParmaError, Unsupported
+
+if TYPE_CHECKING:
+    from parma_guest.attest.endorsements import Endorsements
 
 MAX_CONTAINERS: Final = 64
 MAX_EXECS: Final = 256
@@ -158,7 +159,7 @@ class Group:
             session = self._attestation.prepare(container, access, policy_bytes, decisions.policy_digest(policy_bytes))
             with Undo() as undo:
                 undo.add(session.close)
-                env = security_context.environment(env, session.environment)
+                env = merged(env, session.environment)
                 namespace = self._pid_namespace(request.pid_namespace_of)
                 spec = oci.container(request, env, capabilities, namespace, session.device)
                 launched = self._runtime.create(container, spec, plan)
@@ -194,7 +195,7 @@ class Group:
             plan = _stdio_plan(request.process, found.stdio_allowed)
             env = decisions.kept(request.process.env, verdict.env)
             capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
-            env = security_context.environment(env, found.session.environment)
+            env = merged(env, found.session.environment)
             document = oci.process(request.process, env, capabilities)
             launched = self._runtime.execute(request.container, document, plan)
             process = self._process(request.container, request.exec_id, request.process.args, launched)

@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from parma_guest import points, requests, streams
-from parma_guest.attest import endorsements
 from parma_guest.documents import Documents
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
@@ -114,6 +113,8 @@ class GuestService:
     @guarded
     def PutEndorsements(self, request: pb.PutEndorsementsRequest, _context: CallContext) -> pb.PutEndorsementsResponse:  # noqa: N802
         """What containers pass on to their relying parties."""
+        from parma_guest.attest import endorsements  # few policies want it
+
         self._group.put_endorsements(endorsements.parse(request.host_amd_cert, request.reference_info))
         return pb.PutEndorsementsResponse()
 

@@ -15,6 +15,7 @@ from parma_guest.attest import certs, endorsements, keys, security_context
 from parma_guest.attest.endorsements import MAX_ENDORSEMENT, Endorsements
 from parma_guest.attest.endpoints import API_SERVER_PORT, SIDECAR_PORT, ports, respond
 from parma_guest.attest.http import Request, Response
+from parma_guest.attest.service import merged
 from parma_policy.attestation import NAMES
 from parma_snp import certtable, hostcert
 from parma_snp import report as snp_report
@@ -353,9 +354,9 @@ def test_a_root_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_our_variables_replace_the_hosts() -> None:
     requested = ("A=1", "UVM_SECURITY_CONTEXT_DIR=/evil", "UVM_SECURITY_CONTEXT_DIRECTORY=x")
     ours = ("UVM_SECURITY_CONTEXT_DIR=/security-context-1",)
-    assert security_context.environment(requested, ours) == (
+    assert merged(requested, ours) == (
         "A=1",
         "UVM_SECURITY_CONTEXT_DIRECTORY=x",
         "UVM_SECURITY_CONTEXT_DIR=/security-context-1",
     )
-    assert security_context.environment(requested, ()) == requested
+    assert merged(requested, ()) == requested

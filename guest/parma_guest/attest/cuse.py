@@ -129,11 +129,11 @@ def _extended(
     if wanted.certs_length % PAGE or wanted.certs_length > MAX_CERTS:
         return fuse.ioctl_reply(unique, -errno.EINVAL)
     if not wanted.certs_address or wanted.certs_length < needed:
-        answer = wanted._replace(certs_length=needed).pack_extended()
+        sized = wanted._replace(certs_length=needed).pack_extended()
         if call.out_size != argument.length + theirs.length:
             return fuse.ioctl_retry(unique, (argument, theirs), (argument, theirs))
         told = guest._replace(exit_info=sevguest.VMM_INVALID_LENGTH << 32).pack()
-        return fuse.ioctl_reply(unique, -errno.EIO, told + answer)
+        return fuse.ioctl_reply(unique, -errno.EIO, told + sized)
     place = Range(wanted.certs_address, len(certs))
     if call.out_size != argument.length + response.length + place.length:
         return fuse.ioctl_retry(unique, (argument, theirs), (argument, response, place))

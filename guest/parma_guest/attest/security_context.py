@@ -56,9 +56,3 @@ def _write_all(root: str, name: str, files: dict[str, bytes]) -> None:
                 stream.write(data)
     finally:
         os.close(directory)
-
-
-def environment(requested: tuple[str, ...], ours: tuple[str, ...]) -> tuple[str, ...]:
-    """The process's environment with our variables, which replace any of the same name that the host asked for."""
-    names = {variable.partition("=")[0] for variable in ours}
-    return (*(variable for variable in requested if variable.partition("=")[0] not in names), *ours)

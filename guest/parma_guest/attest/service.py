@@ -15,16 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from parma_guest import paths
-from parma_guest.attest.endorsements import Endorsements
 from parma_guest.reaper import Child
 from parma_guest.tee import TeeProvider
 from parma_guest.undo import Undo
 from parma_guest.values import ContainerId
 from parma_policy.attestation import DEVICE, FREE_REPORTS, KEY_DERIVE, REPORTS, SECURITY_CONTEXT
 from parma_wire.errors import Denied, Malformed, ParmaError, Unavailable
+
+if TYPE_CHECKING:
+    from parma_guest.attest.endorsements import Endorsements
 
 AGENT: Final = (
     paths.PYTHON,
@@ -102,6 +104,22 @@ class Session:
                 self._closers.pop()()
 
 
+def merged(requested: tuple[str, ...], ours: tuple[str, ...]) -> tuple[str, ...]:
+    """A process's environment with our variables, which replace any of the same name that the host asked for."""
+    names = {variable.partition("=")[0] for variable in ours}
+    return (*(variable for variable in requested if variable.partition("=")[0] not in names), *ours)
+
+
+class _Plan(NamedTuple):
+    """What an agent will serve."""
+
+    access: Access
+    host_data: bytes
+    device: io.FileIO | None
+    ports: tuple[int, ...]
+    endorsements: Endorsements
+
+
 class Attestation:
     """What all sessions have in common. Called under the enforcer's lock."""
 
@@ -110,7 +128,7 @@ class Attestation:
         self._spawn = spawn
         self._kernel = kernel
         self._numbers = itertools.count()
-        self._endorsements = Endorsements()
+        self._endorsements: Endorsements | None = None
 
     def put_endorsements(self, endorsements: Endorsements) -> None:
         """For the containers that are created from now on."""
@@ -125,6 +143,9 @@ class Attestation:
         if not access.reachable:
             return session
         from parma_guest.attest import endpoints, security_context
+        from parma_guest.attest.endorsements import Endorsements
+
+        self._endorsements = self._endorsements or Endorsements()
 
         if SECURITY_CONTEXT in access.reachable:
             session.environment = security_context.write(
@@ -133,7 +154,8 @@ class Attestation:
         ports = endpoints.ports(access.reachable)
         device = self._make_device(session) if DEVICE in access.reachable and self._tee.name != "none" else None
         if ports or device is not None:
-            session.on_serve(lambda pid: self._start(session, access, host_data, device, ports, pid))
+            plan = _Plan(access, host_data, device, ports, self._endorsements)
+            session.on_serve(lambda pid: self._start(session, plan, pid))
         return session
 
     def _make_device(self, session: Session) -> io.FileIO:
@@ -145,23 +167,16 @@ class Attestation:
         session.device = DeviceNode(DEVICE, node.major, node.minor)
         return device
 
-    def _start(
-        self,
-        session: Session,
-        access: Access,
-        host_data: bytes,
-        device: io.FileIO | None,
-        ports: tuple[int, ...],
-        pid: int,
-    ) -> None:
+    def _start(self, session: Session, plan: _Plan, pid: int) -> None:
         from parma_guest.attest.channel import Setup
 
+        ports, device = plan.ports, plan.device
         listeners = listen_in(self._kernel, pid, ports) if ports else []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             with Undo() as undo:
                 undo.add(ours.close)
-                setup = Setup(device is not None, tuple(sorted(access.reachable)), ports, *self._endorsements)
+                setup = Setup(device is not None, tuple(sorted(plan.access.reachable)), ports, *plan.endorsements)
                 socket.send_fds(ours, [setup.pack()], [listener.fileno() for listener in listeners])
                 self._kernel.make_directory(paths.NOTHING, 0o555)
                 child = self._run(theirs.fileno(), device)
@@ -173,7 +188,7 @@ class Attestation:
                 device.close()
         session.on_close(_killer(child))
         session.on_close(lambda: ours.shutdown(socket.SHUT_RDWR))
-        answerer = Answerer(self._tee, access, host_data)
+        answerer = Answerer(self._tee, plan.access, plan.host_data)
         threading.Thread(target=answerer.serve, args=(ours,), name="attestation", daemon=True).start()
 
     def _run(self, channel: int, device: io.FileIO | None) -> Child:
