@@ -18,8 +18,12 @@ _SPECIAL: Final = re.compile(r"[][\\.+*?()|{}^$]")
 
 
 def quoted(text: str) -> str:
-    """An expression that matches exactly this text."""
-    return _SPECIAL.sub(r"\\\g<0>", text)
+    """An expression that matches exactly this text.
+
+    A dollar sign is written as ``[$]``: one at the very end, escaped or not, would be taken for the anchor that an
+    expression already has.
+    """
+    return _SPECIAL.sub(lambda found: "[$]" if found[0] == "$" else f"\\{found[0]}", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,14 @@ def test_a_text_with_unknown_parts_matches_only_in_those(parts: list[tuple[str, 
     assert rule.required
 
 
+def test_a_dollar_sign_at_the_end_is_no_anchor() -> None:
+    parts = Text.joined([Text.matching("[0-9]+"), Text.of("$")])
+    made = assemble(Wanted(env=(Variable("N", parts),)), IMAGE, platform("ctr-1"))
+    (container,) = load(policy_text([made]).encode()).containers.containers
+    assert container.env_rules.accepts("N=42$")
+    assert not container.env_rules.accepts("N=42$junk")
+
+
 def test_a_note_cannot_become_anything_but_a_comment() -> None:
     note = 'x\n"y" := true\r\nallow_properties_access := true\u2028z := 1\u0085q := 2'
     container = assemble(
