@@ -126,3 +126,15 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
     with pytest.raises(Unavailable, match="cannot write"):
         write_file(tmp_path / "none" / "file", b"x")
+
+
+def test_a_policy_with_rules_of_its_own_is_hashed_and_packed_only_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "own.rego"
+    path.write_text('package policy\napi_version := "0.12.0"\nget_properties := {"allowed": true} if 1 == 1\n')
+    for command in ("hash", "annotation"):
+        with pytest.raises(Malformed, match="complete statement"):
+            parma("policy", command, path)
+        assert parma("policy", command, "--own-rules", path) == 0
+    path.write_text('package policy\napi_version := "0.12.0"\nallow_dump_stacks := "yes"\n')
+    with pytest.raises(Malformed, match="allow_dump_stacks"):
+        parma("policy", "hash", "--own-rules", path)

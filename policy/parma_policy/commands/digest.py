@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parma_policy.commands.files import read_file, read_policy
+from parma_policy.commands.files import add_own_rules, check_loads, read_file, read_policy
 from parma_wire.errors import Malformed
 
 _MAX_ANNOTATION = 4 << 20
@@ -37,15 +37,14 @@ def add(commands: Any) -> None:
     form.add_argument("--hex", action="store_true", help="print the hex form only")
     form.add_argument("--base64", action="store_true", help="print the base64 form only")
     form.add_argument("--json", action="store_true", help="print an object")
+    add_own_rules(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the digest."""
-    from parma_policy.reader import load
-
     data = _policy(arguments)
-    load(data)
+    check_loads(data, own_rules=arguments.own_rules)
     digest = hashlib.sha256(data).digest()
     forms = {"hex": digest.hex(), "base64": base64.b64encode(digest).decode()}
     if arguments.json:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -48,3 +49,20 @@ def write_file(path: Path, data: bytes) -> None:
                 raise
     except OSError as error:
         raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+
+
+def add_own_rules(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--own-rules``, for commands that only pass a policy's bytes on."""
+    parser.add_argument(
+        "--own-rules",
+        action="store_true",
+        help="it has rules of its own, for the 'rego' image variant: do not check it",
+    )
+
+
+def check_loads(data: bytes, *, own_rules: bool) -> None:
+    """Loads a policy as the guest will. Raises Malformed; not for what may be rules, where ``own_rules`` is set."""
+    from parma_policy.reader import has_own_rules, load
+
+    if not own_rules or not has_own_rules(data):
+        load(data)
