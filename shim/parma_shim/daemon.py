@@ -194,7 +194,6 @@ class Daemon:
             executor=self._loop,
             publish=self._publish_status,
             socket_path=self._socket_path,
-            shim_joins_cgroup=not self._boot.shim_cgroup,
         )
 
     def _directory(self) -> str:

@@ -80,14 +80,10 @@ class ContainerGroup:
         executor: Executor = on_spawn_thread,
         publish: Publish | None = None,
         socket_path: str = "",
-        shim_joins_cgroup: bool = True,
         boot_session: Callable[..., Session] = boot,
         start_layers: Callable[..., LayerSource] = LayerJob,
     ) -> None:
-        """``publish(topic, status)`` gets the attested-policy status when it changes; the last two are for tests.
-
-        ``shim_joins_cgroup``: the shim is accounted with the container's cgroup; not when containerd chose another.
-        """
+        """``publish(topic, status)`` gets the attested-policy status when it changes; the last two are for tests."""
         self._config: Final = config
         self._group_id: Final = group_id
         self._namespace: Final = namespace
@@ -95,7 +91,6 @@ class ContainerGroup:
         self._grpc_address: Final = grpc_address
         self._log: Final = log
         self._executor: Final = executor
-        self._shim_joins_cgroup: Final = shim_joins_cgroup
         self._boot_session: Final = boot_session
         self._start_layers: Final = start_layers
         self._setup: Final = threading.Lock()
@@ -369,7 +364,6 @@ class ContainerGroup:
             image=image,
             tee=config.tee,
             cgroups_path=linux.get("cgroupsPath") or "",
-            shim_joins_cgroup=self._shim_joins_cgroup,
             oom_score_adj=process.get("oomScoreAdj"),
         )
 

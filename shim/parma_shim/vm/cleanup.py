@@ -19,6 +19,7 @@ variable ``PARMA_VM``, by which a process that is not listed is found.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C module; `signal` itself imports enum
+import errno
 import posix
 import select
 import time
@@ -32,6 +33,8 @@ HEADER_RUNNING = "parma-vm 1 running"
 _SIGKILL = 9
 _MAX_STATE = 4096
 _MAX_CGROUPS = 64 * 1024
+_CGROUP_SECONDS = 1.0
+_CGROUP_PAUSE = 0.01
 _MAX_ENVIRONMENT = 128 * 1024
 _MAX_DEPTH = 4
 _WAIT_MS = 2000
@@ -67,11 +70,30 @@ def kill_processes(directory: str, state: str) -> None:
 
 def remove_cgroups(record: str) -> None:
     """Remove the cgroup directories that a file lists, one per line, the deepest first; those in use stay."""
+    end = time.monotonic() + _CGROUP_SECONDS
     for path in (_read(record, _MAX_CGROUPS) or b"").decode(errors="surrogateescape").splitlines():
-        try:
-            posix.rmdir(path)
-        except OSError:
-            continue  # gone already, or somebody else's by now
+        while not _is_removed(path) and time.monotonic() < end:
+            time.sleep(_CGROUP_PAUSE)
+
+
+def _is_removed(path: str) -> bool:
+    """False when it is in use: also by a process that has ended, until its parent has taken note of it."""
+    try:
+        posix.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        # One with others in it is not ours to remove.
+        return error.errno != errno.EBUSY or _has_children(path)
+    return True
+
+
+def _has_children(path: str) -> bool:
+    try:
+        names = posix.listdir(path)
+    except FileNotFoundError:
+        return False
+    return any(posix.access(f"{path}/{name}/cgroup.procs", posix.F_OK) for name in names)
 
 
 def start_time(pid: int) -> str:

@@ -38,7 +38,6 @@ class VmSpec(NamedTuple):
     image: GuestImage
     tee: str  # "snp", "emulated" or "none"
     cgroups_path: str = ""  # on the host, as the OCI specification has it; empty: where the shim is
-    shim_joins_cgroup: bool = True
     oom_score_adj: int | None = None  # of QEMU; None: the shim's
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroup that containerd chose for the container or pod: QEMU and the shim live there, for the host to account.
+"""The cgroup that containerd chose for the container or pod: the VM's processes live there, for the host to account.
 
+The shim stays where containerd put it: its helper processes come and go, and while one is there a cgroup cannot go.
 Only accounting: limits of containers are applied inside the guest, and those of a pod kubelet has put on the parent.
 OCI runtime specification, ``linux.cgroupsPath``; its systemd form ``slice:prefix:name`` as runc reads it.
 
@@ -11,7 +12,6 @@ Which directories were made stands in the VM's directory before they are made, s
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -55,18 +55,6 @@ def hierarchies(root: Path = ROOT) -> list[Path]:
     return sorted(found)
 
 
-def current(root: Path = ROOT) -> dict[Path, Path]:
-    """Hierarchy -> the directory that this process is in (/proc/self/cgroup, cgroups(7))."""
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    places: dict[Path, Path] = {}
-    for hierarchy in hierarchies(root):
-        wanted = set() if hierarchy == root else set(hierarchy.name.split(","))
-        for _, controllers, path in lines:
-            if set(filter(None, controllers.split(","))) == wanted:
-                places[hierarchy] = hierarchy / path.lstrip("/")
-    return places
-
-
 class HostCgroup:
     """The cgroup of one VM, in every hierarchy."""
 
@@ -75,7 +63,6 @@ class HostCgroup:
         path = relative_path(cgroups_path)
         self._record: Final = record
         self._places: Final = [hierarchy / path for hierarchy in hierarchies(root)]
-        self._origins: Final = current(root)
         self._root: Final = root
 
     def enter(self, pids: Iterable[int]) -> None:
@@ -90,10 +77,8 @@ class HostCgroup:
         except OSError as error:
             raise Unavailable(f"cannot use the cgroup {self._places[0]}: {error.strerror}") from error
 
-    def leave(self) -> None:
-        """This process goes back to where it was, and what was made is removed, unless it is in use. Idempotent."""
-        with contextlib.suppress(OSError):
-            _move(os.getpid(), list(self._origins.values()))
+    def remove(self) -> None:
+        """After its processes have ended. What somebody else uses stays. Idempotent."""
         cleanup.remove_cgroups(str(self._record))
 
     def _enter(self, place: Path, pids: Sequence[int]) -> None:

@@ -242,7 +242,7 @@ class VirtualMachine:
             self._watcher.join(_KILL_SECONDS)
         os.close(self._child.pidfd)
         if self._cgroup is not None:
-            self._cgroup.leave()
+            self._cgroup.remove()
         cleanup.remove_directory(str(self.spec.directory))
 
     def _place(self, pids: list[int]) -> None:
@@ -252,7 +252,7 @@ class VirtualMachine:
                 Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(self.spec.oom_score_adj))
         if self.spec.cgroups_path:
             self._cgroup = HostCgroup(self.spec.cgroups_path, self.spec.directory / cleanup.CGROUP_FILE)
-            self._cgroup.enter([*pids, os.getpid()] if self.spec.shim_joins_cgroup else pids)
+            self._cgroup.enter(pids)
 
     def _negotiate(self, deadline: float) -> None:
         try:
