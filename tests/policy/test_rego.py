@@ -272,7 +272,7 @@ def test_a_confined_engine_has_nothing(tmp_path: Path) -> None:
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
-    assert status["Uid"].split() == ["65534"] * 4
+    assert status["Uid"].split() == [str(0xFFFFFF01)] * 4
     assert status["Groups"].split() == []
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
@@ -280,8 +280,9 @@ def test_a_confined_engine_has_nothing(tmp_path: Path) -> None:
     for namespace in ("net", "mnt", "ipc", "uts"):
         assert Path(f"/proc/{pid}/ns/{namespace}").readlink() != Path(f"/proc/self/ns/{namespace}").readlink()
     assert list(Path(f"/proc/{pid}/root/").iterdir()) == []
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
     limits = Path(f"/proc/{pid}/limits").read_text()
-    assert "Max data size             1073741824" in limits
+    assert "Max data size             402653184" in limits
     threads = [Path(path).read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     assert len(threads) > 1
     assert all("Seccomp:\t2" in thread and "CapEff:\t0000000000000000" in thread for thread in threads)
@@ -303,3 +304,19 @@ def test_no_engine_is_no_policy() -> None:
     nowhere = ChildEngine(program(Path("/nonexistent/rego-engine")))
     with pytest.raises(EngineFailed):
         load_policy(with_rules('dump_stacks := {"allowed": true}').encode(), nowhere)
+
+
+def test_a_rule_that_would_take_all_memory_is_a_no(engine: ChildEngine) -> None:
+    import os
+
+    if os.geteuid() != 0:
+        pytest.skip("confinement needs root")
+    confined = new_engine("-confine")
+    rules = (
+        'get_properties := {"allowed": true} if count([[i, i, i, i] | some i in numbers.range(1, 20000000)]) > 0',
+        'dump_stacks := {"allowed": true}',
+    )
+    talk = Conversation(confined, with_rules(*rules))
+    assert talk.ask("get_properties", {}).kind is Kind.POLICY_ERROR
+    assert talk.ask("dump_stacks", {}).allowed
+    confined.close()

@@ -39,6 +39,8 @@ _GRACE: Final = 1.0
 _MAX_QUESTIONS: Final = 1000
 """That one evaluation may ask back."""
 _READ: Final = 1 << 16
+_MAX_LOADED: Final = 8
+"""Sets of modules that the engine keeps; the oldest is dropped for a new one."""
 
 
 class Process(Protocol):
@@ -65,6 +67,7 @@ class ChildEngine:
         self._process: Process | None = None
         self._write = self._read = -1
         self._ids: dict[Modules, str] = {}
+        self._count = 0
         self._constants: Mapping[str, Json] = {}
 
     def load(self, modules: Modules, package: str, constants: Mapping[str, Json]) -> Loaded:
@@ -100,7 +103,10 @@ class ChildEngine:
             self._end()
 
     def _load(self, modules: Modules, package: str) -> dict[str, Json]:
-        identity = self._ids.get(modules) or str(len(self._ids))
+        identity = self._ids.get(modules)
+        if identity is None:
+            self._count += 1
+            identity = str(self._count)
         request = {
             "id": identity,
             "modules": dict(modules),
@@ -111,6 +117,9 @@ class ChildEngine:
         answer = self._exchange({"load": request}, self._load_seconds, _nothing_to_ask)
         if "error" not in answer:
             self._ids[modules] = identity
+            if len(self._ids) > _MAX_LOADED:
+                oldest = next(iter(self._ids))
+                self._exchange({"drop": self._ids.pop(oldest)}, self._query_seconds, _nothing_to_ask)
         return answer
 
     # -- the conversation ----------------------------------------------------------------------------------------
@@ -130,7 +139,7 @@ class ChildEngine:
                 self._send({"value": value, "set": is_set, "refused": refused}, deadline)
         except OSError as error:
             raise self._broken(f"cannot be talked to ({error.strerror})") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._broken("answered nonsense") from None
         except BaseException:
             self._end()  # in the middle of a conversation: nobody knows what it would answer next

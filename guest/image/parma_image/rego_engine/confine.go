@@ -14,7 +14,7 @@ import (
 
 // What the serving process may use. Address space is not limited: Go reserves far more than it uses.
 var resourceLimits = map[int]uint64{
-	unix.RLIMIT_DATA:     1 << 30, // bytes
+	unix.RLIMIT_DATA:     384 << 20, // bytes
 	unix.RLIMIT_NOFILE:   16,
 	unix.RLIMIT_NPROC:    64, // Go's threads
 	unix.RLIMIT_FSIZE:    0,
@@ -24,7 +24,8 @@ var resourceLimits = map[int]uint64{
 }
 
 const (
-	nobody     = 65534
+	// No process of a container has this user: the enforcer refuses ids from 2^31 on.
+	ownUser    = 0xffffff01
 	namespaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 )
 
@@ -40,6 +41,7 @@ func confine() error {
 		name string
 		do   func() error
 	}{
+		{"be the first to go", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0) }},
 		{"leave namespaces", func() error { return unix.Unshare(namespaces) }},
 		{"make mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
 		{"mount an empty root", func() error {
@@ -50,8 +52,8 @@ func confine() error {
 		{"set limits", setLimits},
 		{"drop the bounding set", dropBoundingSet},
 		{"leave groups", func() error { return rawCall(unix.SYS_SETGROUPS, 0, 0, 0) }},
-		{"leave the group", func() error { return rawCall(unix.SYS_SETRESGID, nobody, nobody, nobody) }},
-		{"leave the user", func() error { return rawCall(unix.SYS_SETRESUID, nobody, nobody, nobody) }},
+		{"leave the group", func() error { return rawCall(unix.SYS_SETRESGID, ownUser, ownUser, ownUser) }},
+		{"leave the user", func() error { return rawCall(unix.SYS_SETRESUID, ownUser, ownUser, ownUser) }},
 		{"rule out new privileges", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
 	}
 	for _, step := range steps {
@@ -95,7 +97,7 @@ func execute(file int, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	environment, err := syscall.SlicePtrFromStrings([]string{"GOMEMLIMIT=512MiB", "GOMAXPROCS=2"})
+	environment, err := syscall.SlicePtrFromStrings([]string{"GOMEMLIMIT=256MiB", "GOMAXPROCS=2"})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,7 +31,8 @@ var constants = []string{
 func (l *limits) check(compiler *ast.Compiler) *ast.Error {
 	l.rules = map[string][]*ast.Rule{}
 	var first *ast.Error
-	for name, module := range compiler.Modules {
+	for _, name := range slices.Sorted(maps.Keys(compiler.Modules)) {
+		module := compiler.Modules[name]
 		if name == "framework" {
 			continue
 		}

@@ -11,6 +11,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -42,7 +43,9 @@ func (l *link) receive(into any) error {
 			return err
 		}
 	}
-	return json.Unmarshal(line, into)
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.UseNumber() // whole numbers stay whole, however large
+	return decoder.Decode(into)
 }
 
 func (l *link) send(document any) error {
