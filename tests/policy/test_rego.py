@@ -114,6 +114,12 @@ def test_rules_of_its_own_give_a_container_nothing_of_attestation(engine: ChildE
     framework = Conversation(engine, text()).prepared().ask("create_container", creation())
     assert asked.attestation == framework.attestation
     assert asked.identity == framework.identity
+    other = """create_container := object.union(answer, {"env_list": []}) if {
+ answer := data.framework.create_container with input as object.union(input, {"workingDir": "/srv"})
+}"""
+    made_up = Conversation(engine, with_rules(other)).prepared().ask("create_container", creation(workingDir="/"))
+    assert made_up.allowed
+    assert made_up.attestation == frozenset()
 
 
 def test_the_framework_can_be_asked_about_another_input(engine: ChildEngine) -> None:

@@ -64,7 +64,8 @@ class RegoState:
 
 @dataclass(slots=True)
 class _Question:
-    """One evaluation: what was asked, and what the framework was asked back."""
+    """One evaluation: what was asked, and what the framework was asked back. ``decisions`` are those on the very
+    request, not on another input that a rule has made up."""
 
     view: View
     request: object
@@ -316,7 +317,8 @@ class RegoPolicy:
             ]
         if decision.allowed:
             question.states.append(after)
-            question.decisions[name] = decision
+            if request == question.request:
+                question.decisions[name] = decision
             document["metadata"] = operations(question.view.state, after)
         return Answer(document)
 
