@@ -100,7 +100,8 @@ def test_nothing_is_setuid_and_no_python_source_is_left(tree: Tree) -> None:
 
 
 def test_code_of_the_host_side_stays_outside(tree: Tree) -> None:
-    outside = ("parma_shim", "parma_image", "cryptography", "grpc", "sevsnpmeasure", "unittest", "ensurepip", "idlelib")
+    # cryptography is inside: the guest verifies signed fragments. Of what it needs to be built nothing is.
+    outside = ("parma_shim", "parma_image", "cffi", "pycparser", "grpc", "sevsnpmeasure", "unittest", "ensurepip")
     found = [path for path, _, _ in tree.entries() if any(f"/{name}/" in f"/{path}/" for name in outside)]
     assert found == []
 
