@@ -7,13 +7,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 
-from devtool.containerd import RUNTIME
 from parma_shim.api import events_pb2, types_pb2
 from tests.e2e import tasks_pb2 as pb
 from tests.e2e.host import Host
@@ -76,9 +76,9 @@ class Containerd:
 
     # A task's life
 
-    def new_container(self, name: str, command: tuple[str, ...], *flags: str, runtime: str = RUNTIME) -> None:
+    def new_container(self, name: str, command: tuple[str, ...], *flags: str, policy: Path | None = None) -> None:
         """A container without a task."""
-        run = self.host.run_arguments(name, command, *flags, runtime=runtime)
+        run = self.host.run_arguments(name, command, *flags, policy=policy)
         done = self.host.daemon.ctr("container", "create", *run[1:])
         assert done.returncode == 0, done.stderr
 
@@ -95,12 +95,14 @@ class Containerd:
     def start(self, name: str, exec_id: str = "") -> None:
         self.sending_start(name, exec_id).result()
 
-    def add_exec(self, name: str, exec_id: str, args: tuple[str, ...]) -> None:
-        """An exec that is not started: the container's process with other arguments."""
+    def add_exec(
+        self, name: str, exec_id: str, args: tuple[str, ...], *, terminal: bool = False, stdout: str = ""
+    ) -> None:
+        """An exec that is not started: the container's process with other arguments. ``stdout`` is a fifo's path."""
         info = json.loads(self.host.daemon.ctr("container", "info", name).stdout)
-        process = {**info["Spec"]["process"], "args": list(args), "terminal": False}
+        process = {**info["Spec"]["process"], "args": list(args), "terminal": terminal}
         spec = any_pb2.Any(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
-        request = pb.ExecProcessRequest(container_id=name, exec_id=exec_id, spec=spec)
+        request = pb.ExecProcessRequest(container_id=name, exec_id=exec_id, spec=spec, terminal=terminal, stdout=stdout)
         self.send("Exec", request, empty_pb2.Empty).result()
 
     def sending_kill(self, name: str, signal: int, exec_id: str = "") -> Any:

@@ -75,13 +75,13 @@ class Pod:
         self.events = Events(self.containerd)
         self.under_way: dict[str, Any] = {}
         policy = host.policy(TRAPPED, execs=[SLEEP])
-        self._flags = ["--annotation", "io.kubernetes.cri.sandbox-id=running"]
+        pod = ("--annotation", "io.kubernetes.cri.sandbox-id=running")
         for name in (*self.STEADY, *self.BUSY):
-            self._new(name, policy)
+            self.containerd.new_container(name, TRAPPED, *pod, policy=policy)
             self.containerd.create(name)
             if name != "created":
                 self.containerd.start(name)
-        self._new("creating", policy)
+        self.containerd.new_container("creating", TRAPPED, *pod, policy=policy)
         for name in ("exited", "deleting"):
             self._end(name)
         self.containerd.add_exec("running", "e-running", SLEEP)
@@ -89,11 +89,6 @@ class Pod:
         self.containerd.add_exec("running", "e-added", SLEEP)
         self.containerd.add_exec("running", "e-starting", SLEEP)
         self.containerd.sending_pause("paused").result()
-
-    def _new(self, name: str, policy: Path) -> None:
-        run = self.host.run_arguments(name, TRAPPED, *self._flags, policy=policy)
-        done = self.host.daemon.ctr("container", "create", *run[1:])
-        assert done.returncode == 0, done.stderr
 
     def _end(self, name: str) -> None:
         """With the container's own exit code: the signal has no effect before its shell has set the trap."""

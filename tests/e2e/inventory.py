@@ -50,18 +50,23 @@ class Inventory:
             sockets=frozenset(_sockets(host)),
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
             files=frozenset(_files(host.daemon.root)),
-            cgroups=frozenset(_cgroups(host)),
+            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
         )
+
+    def since(self, before: Inventory, host: Host) -> dict[str, list[str]]:
+        """What is new, by kind. Cgroups are the machine's: those with other names than this daemon's containers are
+        other people's."""
+        new = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in self.__dataclass_fields__}
+        new["cgroups"] = [path for path in new["cgroups"] if Path(path).name in host.names]
+        return {kind: found for kind, found in new.items() if found}
 
 
 def assert_nothing_left(host: Host, before: Inventory, timeout: float = 30) -> None:
     """Everything that has come since ``before`` goes by itself, soon."""
     deadline = time.monotonic() + timeout
-    while (now := Inventory.take(host)) != before and time.monotonic() < deadline:
+    while (new := Inventory.take(host).since(before, host)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for kind in Inventory.__dataclass_fields__:
-        assert sorted(getattr(now, kind) - getattr(before, kind)) == [], kind
-        assert sorted(getattr(before, kind) - getattr(now, kind)) == [], f"{kind} that were there before"
+    assert not new, new
 
 
 def _processes(root: str) -> Iterator[str]:
@@ -98,10 +103,3 @@ def _files(root: Path) -> Iterator[str]:
                 path = str((here / name).relative_to(root))
                 if path not in COMMON and name not in KEPT_FILES and not name.startswith("accelerator"):
                     yield path
-
-
-def _cgroups(host: Host) -> Iterator[str]:
-    """Cgroups of the host that are named after a container."""
-    for path in Path("/sys/fs/cgroup").rglob("*"):
-        if path.name in host.names and path.is_dir():
-            yield str(path)
