@@ -218,14 +218,16 @@ class Attester:
         with self._changed:
             if self._session is not session:
                 return
+            told = list(self._released)
             request = {**self._request(session), **evidence}
-            self._released = []
             self._helper = helper = self._start_helper(self._config.python, "attest")
         try:
             answer = helper.exchange(request, deadline=time.monotonic() + _HELPER_SECONDS)
         finally:
             with self._changed:
                 self._helper = None
+        with self._changed:  # not before: a helper that was aborted has told nobody
+            self._released = [name for name in self._released if name not in told]
         self._write_log(answer)
         self._take(session, dict(answer.get("summary") or {}))
 

@@ -189,6 +189,19 @@ def test_at_the_end_all_are_told(world: World) -> None:
     assert world.verifier.requests.empty()
 
 
+def test_who_left_is_told_at_the_end_when_the_round_that_would_have_done_so_was_aborted(world: World) -> None:
+    world.attester.set_containers(["a"])
+    world.attach(GOOD)
+    assert world.event() == TOPIC_ATTESTED
+    world.verifier.requests.get(timeout=10)
+    world.attester.set_containers([])
+    world.attester.refresh()
+    assert world.verifier.requests.get(timeout=10)["released"] == ["a"]  # and never gets an answer
+    world.attester.detach()
+    world.attester.release()()
+    assert world.verifier.requests.get(timeout=10)["released"] == ["a"]
+
+
 def test_the_document_is_the_file_that_the_verifier_wrote(world: World) -> None:
     assert world.attester.document == ""
     (world.session.machine.spec.directory / "status.json").write_text("{}")
