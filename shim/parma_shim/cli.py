@@ -24,6 +24,7 @@ _ROOMS: Final[dict[str, tuple[str, str]]] = {
     "image": ("parma_image.cli", "add_image_commands"),
     "status": ("parma_shim.status_cli", "add_status_commands"),
     "record": ("parma_shim.record_cli", "add_record_commands"),
+    "metrics": ("parma_shim.metrics_cli", "add_metrics_commands"),
     "evidence": ("parma_shim.evidence_cli", "add_evidence_commands"),
 }
 """First word of the command -> module and function that add it (and what belongs to it) to the parser."""

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,8 @@ from parma_wire.errors import ParmaError
 if TYPE_CHECKING:
     from parma_shim.config import Config
     from parma_shim.events import Publisher
+    from parma_shim.group import ContainerGroup
+    from parma_shim.observe.collect import View
     from parma_shim.task.environment import Environment
     from parma_shim.task.ports import Group
     from parma_shim.task.process import Container
@@ -97,6 +100,7 @@ class Daemon:
         import ttrpc
         from parma_shim.api import task_pb2
         from parma_shim.events import Publisher
+        from parma_shim.observe.observer import Observer
         from parma_shim.task.environment import Environment
         from parma_shim.task.evidence import EvidenceService
         from parma_shim.task.service import TaskService
@@ -111,17 +115,19 @@ class Daemon:
         self._last_seen = time.monotonic()
         self._loop = MainLoop()
         self._events: Publisher = Publisher(boot.ttrpc_address, boot.namespace, log.warning)
+        self._observer = Observer(log, namespace=boot.namespace, group=group)
         self._env: Environment = Environment(
             namespace=boot.namespace,
             make_group=self._make_group,
             publish=self._events.publish,
             log=log,
+            registry=self._observer.registry,
             on_created=self._write_state,
             on_exited=self._keep_exit,
             on_deleted=self._hand_over,
         )
         service = TaskService(self._env, shutdown=self._loop.stop)
-        self._server = ttrpc.Server(accept=ttrpc.same_user, log=log.warning)
+        self._server = ttrpc.Server(accept=ttrpc.same_user, log=log.warning, interceptor=self._observer.calls.serve)
         descriptor = task_pb2.DESCRIPTOR.services_by_name["Task"]
         self._server.register(descriptor, service)
         self._server.register_alias("containerd.task.v2.Task", descriptor, service)
@@ -167,6 +173,7 @@ class Daemon:
         ending.join(END - EXITS - FLUSH)
         self._env.tasks.wait_until_ended(EXITS)
         self._events.flush(FLUSH)
+        self._observer.close()
         ending.join(max(0.0, deadline - time.monotonic()))
         self._server.close()
         if not ending.is_alive():
@@ -184,7 +191,7 @@ class Daemon:
 
         if isinstance(self._settings, ParmaError):
             raise self._settings
-        return ContainerGroup(
+        group = ContainerGroup(
             self._settings,
             group_id=self._group_id,
             namespace=self._boot.namespace,
@@ -194,6 +201,27 @@ class Daemon:
             executor=self._loop,
             publish=self._publish_status,
             socket_path=self._socket_path,
+            around=self._observer.calls.ask_guest,
+            on_boot=lambda: self._observer.booted(Path(self._directory()), group.timings, partial(self._view, group)),
+        )
+        return group
+
+    def _view(self, group: ContainerGroup) -> View:
+        """What metrics are made from."""
+        from parma_shim.observe.collect import View
+        from parma_shim.task.states import State
+
+        containers = self._left()
+        running = {one.id: one.guest_id for one in containers if one.init.state is State.RUNNING}
+        return View(
+            running=running,
+            containers=len(containers),
+            boot=group.timings,
+            vm_pid=group.vm_pid,
+            vm_memory_mib=group.vm_memory_mib,
+            log_lines_lost=self._log.lost,
+            events_lost=self._events.dropped,
+            stats=lambda guest_id, deadline: group.guest.stats(guest_id, deadline=deadline),
         )
 
     def _directory(self) -> str:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import ttrpc
 from parma_shim import guest_request
@@ -33,7 +33,7 @@ from parma_shim.attestation import Attester, Publish
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
 from parma_shim.document_source import documents_from_annotations
-from parma_shim.guest import GuestClient
+from parma_shim.guest import Around, GuestClient, unobserved
 from parma_shim.helpers.call import call
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.ports import ContainerSpec
@@ -53,7 +53,13 @@ if TYPE_CHECKING:
     from parma_shim.endorsements import Endorsing
 
 ExitCallback = Callable[[int | None], None]
-Log = Callable[[str], None]
+
+
+class Log(Protocol):
+    """Calling it logs at level info."""
+
+    def __call__(self, message: str, **fields: object) -> None: ...
+
 
 _MIB: Final = 1 << 20
 _SHUTDOWN_SECONDS: Final = 10.0
@@ -80,10 +86,18 @@ class ContainerGroup:
         executor: Executor = on_spawn_thread,
         publish: Publish | None = None,
         socket_path: str = "",
+        around: Around = unobserved,
+        on_boot: Callable[[], None] = lambda: None,
         boot_session: Callable[..., Session] = boot,
         start_layers: Callable[..., LayerSource] = LayerJob,
     ) -> None:
-        """``publish(topic, status)`` gets the attested-policy status when it changes; the last two are for tests."""
+        """
+        Args:
+            publish: gets topic and attested-policy status when that changes.
+            around: sees each call to the guest.
+            on_boot: called when a VM has accepted its policy; its directory is there then.
+            boot_session, start_layers: for tests.
+        """
         self._config: Final = config
         self._group_id: Final = group_id
         self._namespace: Final = namespace
@@ -91,6 +105,8 @@ class ContainerGroup:
         self._grpc_address: Final = grpc_address
         self._log: Final = log
         self._executor: Final = executor
+        self._around: Final = around
+        self._on_boot: Final = on_boot
         self._boot_session: Final = boot_session
         self._start_layers: Final = start_layers
         self._setup: Final = threading.Lock()
@@ -125,6 +141,12 @@ class ContainerGroup:
         """QEMU's process id, 0 when there is no VM."""
         with self._lock:
             return self._machine.pid if self._machine is not None else 0
+
+    @property
+    def vm_memory_mib(self) -> int:
+        """Memory that the VM was given, 0 when there is none."""
+        with self._lock:
+            return self._machine.spec.memory_mib if self._machine is not None else 0
 
     @property
     def timings(self) -> dict[str, float]:
@@ -187,7 +209,8 @@ class ContainerGroup:
                 raise
             with self._lock:
                 self._containers[spec.container_id] = _Container(spec.guest_id, undo)
-            self._log(f"container {spec.container_id} created in {time.monotonic() - began:.1f} s")
+            seconds = f"{time.monotonic() - began:.1f}"
+            self._log("container created", container=spec.container_id, seconds=seconds, vm_pid=self.vm_pid)
             self._attester.set_containers(list(self._containers))
 
     def delete_container(self, container_id: str) -> None:
@@ -313,12 +336,14 @@ class ContainerGroup:
             call_timeout=config.call_timeout,
             deadline=min(end, time.monotonic() + config.boot_timeout),
             log=self._log,
+            around=self._around,
         )
         with self._lock:
             self._session = session
             self._policy_digest = vm_spec.host_data
         session.machine.on_exit(partial(self._machine_ended, session))
         self._attester.attach(session, policy)
+        self._on_boot()
         if session.wants_endorsements:
             from parma_shim.endorsements import Endorsing  # few policies want it
 

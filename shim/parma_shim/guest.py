@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -45,6 +45,17 @@ class Caller(Protocol):
         """Close the connection; calls in flight fail."""
 
 
+class Around(Protocol):
+    """Sees each call: its name, and a function that makes it (``parma_shim.observe.calls``)."""
+
+    def __call__(self, method: str, call: Callable[[], M], /) -> M: ...
+
+
+def unobserved(_method: str, call: Callable[[], M], /) -> M:
+    """Where nobody looks."""
+    return call()
+
+
 class BootPhase(NamedTuple):
     """When a part of the guest's start was over, in microseconds since its kernel started."""
 
@@ -78,8 +89,9 @@ class GuestProcess(NamedTuple):
 class GuestClient:
     """Typed calls on one connection. Safe for several threads; no lock is held while waiting."""
 
-    def __init__(self, client: Caller, *, timeout: float) -> None:
+    def __init__(self, client: Caller, *, timeout: float, around: Around = unobserved) -> None:
         self._client: Final = client
+        self._around: Final = around
         self._timeout: Final = timeout
 
     def close(self) -> None:
@@ -277,10 +289,13 @@ class GuestClient:
         return self._invoke(method, request, response, timeout)
 
     def _invoke(self, method: str, request: Message, response: type[M], timeout: float | None) -> M:
-        try:
-            return self._client.call(SERVICE, method, request, response, timeout=timeout)
-        except TtrpcError as error:
-            raise guest_error(method, error.code, error.message) from error
+        def call() -> M:
+            try:
+                return self._client.call(SERVICE, method, request, response, timeout=timeout)
+            except TtrpcError as error:
+                raise guest_error(method, error.code, error.message) from error
+
+        return self._around(method, call)
 
 
 def guest_error(method: str, code: int, message: str) -> ParmaError:

@@ -7,18 +7,24 @@
 * pathlib imports URL parsing, for ``Path.as_uri``, which is lost.
 
 :func:`prepare` puts empty modules in their place before anybody asks for them. tests/shim/test_lean.py runs every
-message of ours, and imports everything the daemon does, in a process prepared so.
+message of ours, and imports everything the daemon does, in a process prepared so. Where the environment asks for
+traces nothing is left out: their libraries use all of it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
+
+from parma_shim.observe import traces
 
 
 def prepare() -> bool:
     """To be called before anything else of tier 1 is imported; says whether it came in time."""
     if "google.protobuf.descriptor" in sys.modules or "pathlib" in sys.modules:
+        return False
+    if traces.wanted(os.environ):
         return False
     _put("urllib.parse", quote_from_bytes=_lost)
     try:

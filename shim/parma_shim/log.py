@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
 RUNTIME: Final = "io.containerd.parma.v2"
 MAX_LINE: Final = 4096
 """PIPE_BUF: up to here one write is one line, whoever else writes."""
+_MAX_VALUE: Final = 128
+"""Characters of a field's value: containerd's ids have at most 76."""
 
 
 class Log:
@@ -26,36 +29,44 @@ class Log:
         self._lock = threading.Lock()
         self.dropped = 0
         """Lines lost since the last one that was written."""
+        self.lost = 0
+        """Lines lost altogether."""
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             self._descriptor = -1
 
-    def __call__(self, message: str) -> None:
-        self.write("info", message)
+    def __call__(self, message: str, **fields: object) -> None:
+        self.write("info", message, **fields)
 
-    def warning(self, message: str) -> None:
+    def warning(self, message: str, **fields: object) -> None:
         """Something is wrong and dealt with."""
-        self.write("warning", message)
+        self.write("warning", message, **fields)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str, **fields: object) -> None:
         """Something failed that somebody waits for."""
-        self.write("error", message)
+        self.write("error", message, **fields)
 
-    def debug(self, message: str) -> None:
+    def debug(self, message: str, **fields: object) -> None:
         """For developers; only when containerd itself runs at debug level."""
         if self._debug:
-            self.write("debug", message)
+            self.write("debug", message, **fields)
 
-    def write(self, level: str, message: str) -> None:
-        """One line; what does not fit into :data:`MAX_LINE` bytes is cut."""
+    def write(self, level: str, message: str, **fields: object) -> None:
+        """One line; a message that does not fit into :data:`MAX_LINE` bytes is cut.
+
+        ``fields`` are for programs: the container, the method, a duration. Their values are short and their names ours.
+        """
         with self._lock:
             if self._descriptor < 0:
                 return
-            if self.dropped and not self._put("warning", f"{self.dropped} log lines were lost"):
+            if self.dropped and not self._put("warning", f"{self.dropped} log lines were lost", {}):
                 self.dropped += 1
+                self.lost += 1
                 return
-            self.dropped = 0 if self._put(level, message) else self.dropped + 1
+            written = self._put(level, message, fields)
+            self.lost += not written
+            self.dropped = 0 if written else self.dropped + 1
 
     def close(self) -> None:
         """Further lines go nowhere."""
@@ -64,15 +75,17 @@ class Log:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def _put(self, level: str, message: str) -> bool:
+    def _put(self, level: str, message: str, fields: Mapping[str, object]) -> bool:
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
         head = f'time="{stamp}.{now % 1_000_000_000:09}Z" level={level} msg='
-        room = MAX_LINE - len(head) - len(self._suffix.encode()) - 1
+        extra = "".join(f" {name}={quote(str(value)[:_MAX_VALUE])}" for name, value in fields.items()) + self._suffix
+        tail = extra.encode("utf-8", "replace") + b"\n"
+        room = MAX_LINE - len(head) - len(tail)
         text = quote(message).encode("utf-8", "replace")
         if len(text) > room:
             text = text[: room - 5].rstrip(b"\\").decode("utf-8", "ignore").encode() + b'..."'
-        line = head.encode() + text + self._suffix.encode() + b"\n"
+        line = head.encode() + text + tail
         try:
             return os.write(self._descriptor, line) == len(line)
         except OSError:

@@ -61,11 +61,14 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.fields: list[dict[str, object]] = []
+        """Of each line."""
 
-    def __call__(self, message: str) -> None:
+    def __call__(self, message: str, **fields: object) -> None:
         self.lines.append(message)
+        self.fields.append(fields)
 
-    warning = error = __call__
+    warning = error = debug = __call__
 
 
 class Context(ttrpc.Context):

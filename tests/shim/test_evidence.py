@@ -22,6 +22,7 @@ from parma_snp.emulated import EmulatedAuthority, ensure_authority
 from parma_snp.report import parse
 from parma_wire import guest_pb2
 from tests.shim.fakes import FakeGroup
+from tests.shim.support import Log
 
 POLICY = b"package policy\n"
 NONCE = bytes(range(64))
@@ -55,7 +56,7 @@ def state(tmp_path: Path, group: FakeGroup, authority: tuple[EmulatedAuthority, 
     """A state directory as the shim and its helper leave it, with the shim's socket listening."""
     directory = tmp_path / "state" / "vm"
     directory.mkdir(parents=True)
-    environment = Environment(namespace="default", make_group=lambda: group, publish=lambda *_: None, log=_Log())
+    environment = Environment(namespace="default", make_group=lambda: group, publish=lambda *_: None, log=Log())
     environment.group_for_creation(lambda: None)
     server = ttrpc.Server()
     server.register(guest_pb2.DESCRIPTOR.services_by_name["HostEvidence"], EvidenceService(environment))
@@ -81,12 +82,6 @@ def state(tmp_path: Path, group: FakeGroup, authority: tuple[EmulatedAuthority, 
     server.close()
     thread.join()
     listener.close()
-
-
-class _Log:
-    def __call__(self, message: str) -> None: ...
-    def warning(self, message: str) -> None: ...
-    def error(self, message: str) -> None: ...
 
 
 def run(state: Path, identity: str = "c1", nonce: bytes = NONCE) -> int:

@@ -202,7 +202,7 @@ def test_a_guest_that_ignores_its_window_is_not_read_further(stdout: Reader) -> 
     flood = ScriptedStream(itertools.repeat(StreamFrame(data=b"x" * 16_000), 1000))
     stopper = Stopper()
     output = open_output(Target(Kind.PATH, stdout.path))
-    pump = threading.Thread(target=pump_output, args=(flood, StreamOpen(), output, stopper))
+    pump = threading.Thread(target=pump_output, args=(flood, StreamOpen(), output, stopper, lambda _size: None))
     pump.start()
     stdout.wait_full()
     assert flood.taken * 16_000 <= stdout.pending() + STREAM_WINDOW + 16_000
@@ -230,7 +230,7 @@ def test_input_in_small_pieces_never_has_more_messages_under_way_than_the_guest_
     source = Input(stdin)
     client = os.open(stdin, os.O_WRONLY)
     stopper = Stopper()
-    pump_input(stream, StreamOpen(), source, stopper)
+    pump_input(stream, StreamOpen(), source, stopper, lambda _size: None)
     os.close(client)
     stopper.close()
     assert max(most) == MAX_UNACKNOWLEDGED

@@ -140,11 +140,14 @@ class World:
             namespace="default",
             directory=directory / "state/vm",
             grpc_address="/nowhere",
-            log=self.log.append,
+            log=self._note,
             boot_session=self._boot,
             start_layers=self._start_layers,
         )
         self.group.on_vm_exit(self.exits.append)
+
+    def _note(self, message: str, **_fields: object) -> None:
+        self.log.append(message)
 
     def _boot(self, _launch: object, policy: bytes, *, on_machine: Any, call_timeout: float, **_rest: Any) -> Session:
         machine = FakeMachine(self.directory, self.guest)

@@ -49,9 +49,16 @@ class PrivateContainerd:
     """One daemon and everything it leaves behind, below one short-named temporary directory."""
 
     def __init__(
-        self, binaries: Path, *, parma_config: Mapping[str, object] | None = None, level: str = "info"
+        self,
+        binaries: Path,
+        *,
+        parma_config: Mapping[str, object] | None = None,
+        level: str = "info",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """``environment`` is added to the daemon's, and so to its shims'."""
         self.binaries = binaries
+        self._added_environment = dict(environment or {})
         # Short, as unix socket paths may not exceed 107 bytes.
         self.root = Path(tempfile.mkdtemp(prefix="parma-"))
         self.address = self.root / "c.sock"
@@ -89,7 +96,7 @@ class PrivateContainerd:
     def environment(self) -> dict[str, str]:
         search = [self.root / "bin", self.binaries, paths.PREFIX / "bin"]
         path = ":".join([*map(str, search), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
-        return {"PATH": path, "HOME": str(self.root), "LANG": "C.UTF-8"}
+        return {"PATH": path, "HOME": str(self.root), "LANG": "C.UTF-8", **self._added_environment}
 
     def start(self, timeout: float = 60) -> None:
         """Returns once the daemon answers."""

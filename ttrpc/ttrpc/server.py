@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import ServiceDescriptor
 
+    from ttrpc.service import Interceptor
+
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_MILLISECONDS: Final = 200
 
@@ -69,6 +71,9 @@ class Server:
         write_chunk: most bytes handed to one ``send`` of a socket.
         stack_size: of threads that run handlers, in bytes; see :data:`ttrpc.workers.STACK_SIZE`.
         log: receives a text about each failure that clients are not told about.
+        interceptor: called for each unary request in place of its handler, with the method's full name
+            (``package.Service/Method``), the request, its context and a function that calls the handler; what it
+            returns or raises is the answer.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Server:
         write_chunk: int | None = None,
         stack_size: int = workers.STACK_SIZE,
         log: Callable[[str], None] = _silent,
+        interceptor: Interceptor = service.call_handler,
     ) -> None:
         self._accept = accept
         self._max_connections = max_connections
@@ -93,6 +99,7 @@ class Server:
         self._write_chunk = write_chunk
         self._workers = workers.Workers(max_threads, stack_size)
         self._log_callback = log
+        self._interceptor = interceptor
         self._services: dict[str, dict[str, service.Method]] = {}
         self._lock = threading.Lock()
         self._connections: set[ServerConnection] = set()
@@ -203,6 +210,7 @@ class Server:
                 max_in_flight=self._max_in_flight,
                 max_message=self._max_message,
                 log=self._log,
+                interceptor=self._interceptor,
             )
             self._connections.add(connection)
             return connection

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
+    from ttrpc.context import Context
+
+    Interceptor = Callable[[str, Any, Context, Callable[[], Any]], Any]
+    """Full method name, request, context, a function that calls the handler -> the response."""
+
+
+def call_handler(_method: str, _request: Any, _context: Context, handle: Callable[[], Any]) -> Any:
+    """The interceptor that adds nothing."""
+    return handle()
+
 
 class Method:
     """One method of a service and the function that implements it."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ttrpc import envelope, frames, service
@@ -104,6 +105,7 @@ class ServerConnection:
         max_in_flight: int,
         max_message: int,
         log: Callable[[str], None],
+        interceptor: service.Interceptor = service.call_handler,
     ) -> None:
         self._channel = channel
         self._find = find
@@ -112,6 +114,7 @@ class ServerConnection:
         self._max_in_flight = max_in_flight
         self._max_message = max_message
         self._log = log
+        self._interceptor = interceptor
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._last_id = 0
@@ -276,7 +279,8 @@ class ServerConnection:
     def _run_unary(self, call: Call, payload: bytes) -> tuple[int, int, bytes]:
         method = call.method
         request = service.parse(method.request_class, payload, Status.INVALID_ARGUMENT)
-        return frames.RESPONSE, 0, _success(method.handler(request, call.context))
+        handle = partial(method.handler, request, call.context)
+        return frames.RESPONSE, 0, _success(self._interceptor(method.name, request, call.context, handle))
 
     def _run_stream(self, call: Call, inbox: Inbox) -> tuple[int, int, bytes]:
         result = call.method.handler(ServerStream(call, inbox, self._channel), call.context)

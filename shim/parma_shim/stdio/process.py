@@ -6,15 +6,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from parma_shim.observe.registry import Registry
 from parma_shim.stdio.inputs import Input
 from parma_shim.stdio.logger import Logger
 from parma_shim.stdio.outputs import Output, open_output
-from parma_shim.stdio.pumps import pump_input, pump_output
+from parma_shim.stdio.pumps import Count, pump_input, pump_output
 from parma_shim.stdio.targets import Kind, Target, parse
 from parma_shim.stdio.waiting import Stopper
 from parma_shim.task.ports import Stream, StreamConnection
@@ -23,6 +24,11 @@ from parma_wire.errors import NotFound, Unsupported
 from ttrpc import TtrpcError
 
 STREAMS: Final = "parma.guest.v1.Streams"
+
+_LABELS: Final = {
+    kind: (("stream", name),)
+    for kind, name in ((guest_pb2.STDIN, "stdin"), (guest_pb2.STDOUT, "stdout"), (guest_pb2.STDERR, "stderr"))
+}
 
 
 class Paths(NamedTuple):
@@ -37,13 +43,14 @@ class Paths(NamedTuple):
 class ProcessIO:
     """Opened by construction. Every method may be called from any thread and more than once, except :meth:`connect`."""
 
-    def __init__(self, paths: Paths, *, container_id: str, namespace: str) -> None:
-        """Opens the host's side.
+    def __init__(self, paths: Paths, *, container_id: str, namespace: str, registry: Registry | None = None) -> None:
+        """Opens the host's side. ``registry`` counts streams and bytes.
 
         Raises:
             Malformed, NotFound, Unavailable, DeadlineExceeded, Unsupported: one of the three cannot be used; nothing
                 is open then.
         """
+        self._registry = registry or Registry()
         self._terminal = paths.terminal
         self._input_path = ""
         self._input: Input | None = None
@@ -152,20 +159,30 @@ class ProcessIO:
     def _run_input(self, source: Input) -> None:
         try:
             # Without a connection there is no stream, and the machine's end is reported elsewhere.
-            with contextlib.suppress(TtrpcError):
-                pump_input(self._stream(), self._opening(guest_pb2.STDIN), source, self._input_stopper)
+            with contextlib.suppress(TtrpcError), self._counted(guest_pb2.STDIN) as count:
+                pump_input(self._stream(), self._opening(guest_pb2.STDIN), source, self._input_stopper, count)
         finally:
             source.close()
 
     def _run_output(self, opening: guest_pb2.StreamOpen, output: Output) -> None:
         try:
-            with contextlib.suppress(TtrpcError):
-                pump_output(self._stream(), opening, output, self._output_stopper)
+            with contextlib.suppress(TtrpcError), self._counted(opening.kind) as count:
+                pump_output(self._stream(), opening, output, self._output_stopper, count)
         finally:
             output.close()
             with self._drained:
                 self._running_outputs -= 1
                 self._drained.notify_all()
+
+    @contextlib.contextmanager
+    def _counted(self, kind: guest_pb2.StreamKind) -> Iterator[Count]:
+        """A stream that is open; yields what its bytes are told to."""
+        labels = _LABELS[kind]
+        self._registry.add("parma_shim_streams_opened_total", labels)
+        try:
+            yield lambda size: self._registry.add("parma_shim_stream_bytes_total", labels, size)
+        finally:
+            self._registry.add("parma_shim_streams_closed_total", labels)
 
     def _opening(self, kind: guest_pb2.StreamKind) -> guest_pb2.StreamOpen:
         container_id, exec_id = self._names

@@ -8,6 +8,7 @@ it has passed on. So a reader that stalls stops exactly its own stream, in the g
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 from parma_shim.stdio.inputs import Input
@@ -31,7 +32,11 @@ MAX_UNACKNOWLEDGED: Final = 32
 one. The guest acknowledges each message by itself."""
 
 
-def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: Stopper) -> None:
+Count = Callable[[int], None]
+"""Told how many bytes were passed on."""
+
+
+def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: Stopper, count: Count) -> None:
     """From the guest to ``output``, until the guest says that this was all, or is gone. Closes ``output``."""
     try:
         with contextlib.suppress(TtrpcError):
@@ -44,6 +49,7 @@ def pump_output(stream: Stream, opening: StreamOpen, output: Output, stopper: St
                     finished = _receive(stream, held, wait=not held)
                 written = output.write(held, stopper, None if finished or len(held) >= STREAM_WINDOW else TAKE_EVERY)
                 del held[:written]
+                count(written)
                 passed_on += written
                 if passed_on >= ACKNOWLEDGE and not finished:
                     stream.send(StreamFrame(window_update=passed_on))
@@ -70,18 +76,18 @@ def _receive(stream: Stream, held: bytearray, *, wait: bool) -> bool:
     return False
 
 
-def pump_input(stream: Stream, opening: StreamOpen, source: Input, stopper: Stopper) -> None:
+def pump_input(stream: Stream, opening: StreamOpen, source: Input, stopper: Stopper, count: Count) -> None:
     """From ``source`` to the guest, until its end or until the process wants no more. Closes ``source``."""
     try:
         with contextlib.suppress(TtrpcError):
             stream.send(StreamFrame(open=opening))
-            _send_all(stream, source, stopper)
+            _send_all(stream, source, stopper, count)
     finally:
         source.close()
         stream.close()
 
 
-def _send_all(stream: Stream, source: Input, stopper: Stopper) -> None:
+def _send_all(stream: Stream, source: Input, stopper: Stopper, count: Count) -> None:
     credit, messages = STREAM_WINDOW, MAX_UNACKNOWLEDGED
     while True:
         gained = _credit(stream, wait=credit <= 0 or messages <= 0)
@@ -101,6 +107,7 @@ def _send_all(stream: Stream, source: Input, stopper: Stopper) -> None:
                 pass
             return
         stream.send(StreamFrame(data=data))
+        count(len(data))
         credit -= len(data)
         messages -= 1
 

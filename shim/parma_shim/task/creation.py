@@ -50,7 +50,7 @@ def _create(
     spec = _read_spec(request.bundle)
     checks.check_container(spec)
     spec["process"]["terminal"] = request.terminal
-    io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace)
+    io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace, registry=env.registry)
     try:
         group = env.group_for_creation(lambda: exits.machine_ended(env))
         group.create_container(
@@ -155,6 +155,7 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
     except BaseException:
         _start_failed(env, process)
         raise
+    env.record("started", process, pid=pid)
     if exec_id:
         exits.watch(env, process)
     else:
@@ -179,7 +180,7 @@ def _start_exec(env: Environment, process: Process, deadline: float | None) -> i
         process.guest_exec_id = container.next_guest_exec_id()
         spec, process.spec = process.spec, None
     assert spec is not None  # noqa: S101 - set by add_exec, and a process starts once
-    io = ProcessIO(process.stdio, container_id=container.id, namespace=env.namespace)
+    io = ProcessIO(process.stdio, container_id=container.id, namespace=env.namespace, registry=env.registry)
     with env.tasks.changed:
         process.io = io
         if process.stdin_closed:

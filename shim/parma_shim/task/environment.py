@@ -9,17 +9,19 @@ from typing import Final, Protocol
 
 from google.protobuf.message import Message
 
+from parma_shim.observe.registry import Registry
 from parma_shim.task.ports import Group
-from parma_shim.task.process import Tasks
+from parma_shim.task.process import Process, Tasks
 from parma_wire.errors import FailedPrecondition
 
 
 class Log(Protocol):
     """Calling it logs at level info."""
 
-    def __call__(self, message: str) -> None: ...
-    def warning(self, message: str) -> None: ...
-    def error(self, message: str) -> None: ...
+    def __call__(self, message: str, **fields: object) -> None: ...
+    def debug(self, message: str, **fields: object) -> None: ...
+    def warning(self, message: str, **fields: object) -> None: ...
+    def error(self, message: str, **fields: object) -> None: ...
 
 
 class Environment:
@@ -32,6 +34,7 @@ class Environment:
         make_group: Callable[[], Group],
         publish: Callable[[str, Message], None],
         log: Log,
+        registry: Registry | None = None,
         on_created: Callable[[int], None] = lambda _pid: None,
         on_exited: Callable[[str, int, int, int], None] = lambda _bundle, _pid, _status, _exited_at: None,
         on_deleted: Callable[[str, int], None] = lambda _bundle, _pid: None,
@@ -40,6 +43,7 @@ class Environment:
         Args:
             make_group: called once, for the first container.
             publish: queues an event; called in the order in which things happened, and never blocks.
+            registry: counts streams.
             on_created: told the process id that containerd is told.
             on_exited: told the bundle, process id, exit status and time (nanoseconds since 1970) of a container that
                 has ended, as soon as that is known.
@@ -49,6 +53,7 @@ class Environment:
         self.tasks: Final = Tasks()
         self.publish: Final = publish
         self.log: Final = log
+        self.registry: Final = registry or Registry()
         self.on_created: Final = on_created
         self.on_exited: Final = on_exited
         self.on_deleted: Final = on_deleted
@@ -82,6 +87,13 @@ class Environment:
         if self._group is None:
             raise FailedPrecondition("there is no virtual machine")
         return self._group
+
+    def record(self, what: str, process: Process, **fields: object) -> None:
+        """A line of a process's life in the log. Execs are for debugging: probes make one every few seconds."""
+        if process.exec_id:
+            self.log.debug(f"exec {what}", container=process.container.id, exec=process.exec_id, **fields)
+        else:
+            self.log(f"container {what}", container=process.container.id, **fields)
 
     def kill_machine(self, why: str) -> None:
         """Ends the virtual machine, if there is one, and says why in the log. Returns at once."""

@@ -78,6 +78,8 @@ def finish(env: Environment, process: Process, status: int, *, oom_killed: bool 
     with env.tasks.changed:
         env.tasks.changed.wait_for(lambda: process.state is not State.STARTING, START)
         reported = _report(env, process, status, oom_killed=oom_killed)
+    if reported:
+        env.record("exited", process, status=status, oom_killed=str(oom_killed).lower())
     if reported and not process.exec_id:
         env.on_exited(process.container.bundle, process.pid, status, process.exited_at)
 

@@ -54,6 +54,7 @@ def delete(env: Environment, container_id: str, exec_id: str) -> Deleted:
         _forget_in_guest(env, process)
     finally:
         _forget(env, process)
+    env.record("deleted", process)
     if not exec_id:
         env.on_deleted(process.container.bundle, process.pid)
     return _result(process)

@@ -11,7 +11,7 @@ from typing import Final
 import ttrpc
 from parma_shim.digest import hex_digest
 from parma_shim.document_source import SignedDocument
-from parma_shim.guest import Greeting, GuestClient
+from parma_shim.guest import Around, Greeting, GuestClient, unobserved
 from parma_shim.vm.command import VmSpec
 from parma_shim.vm.layers import LayerTable
 from parma_shim.vm.machine import VirtualMachine
@@ -31,9 +31,11 @@ class Session:
     Lock contract: ``_lock`` guards the set of stream connections only; ``load_documents`` is for one thread at a time.
     """
 
-    def __init__(self, machine: VirtualMachine, client: ttrpc.Client, *, call_timeout: float) -> None:
+    def __init__(
+        self, machine: VirtualMachine, client: ttrpc.Client, *, call_timeout: float, around: Around = unobserved
+    ) -> None:
         self.machine: Final = machine
-        self.guest: Final = GuestClient(client, timeout=call_timeout)
+        self.guest: Final = GuestClient(client, timeout=call_timeout, around=around)
         self.layers: Final = LayerTable(machine, self.guest, timeout=call_timeout)
         self.greeting = Greeting("", "", ())
         self.timings: dict[str, float] = {}
@@ -103,10 +105,12 @@ def boot(
     call_timeout: float,
     deadline: float,
     log: Log,
+    around: Around = unobserved,
 ) -> Session:
     """Start a VM and bring it to the point where its policy is set.
 
-    ``signer`` makes reports for tee = "emulated"; ``on_machine`` learns of the VM as soon as it can be killed.
+    ``signer`` makes reports for tee = "emulated"; ``on_machine`` learns of the VM as soon as it can be killed;
+    ``around`` sees each call to its guest.
     Raises what went wrong; nothing is left then.
     """
     began = time.monotonic()
@@ -117,7 +121,7 @@ def boot(
         processor = SecureProcessor(machine, signer, boot_deadline=deadline, log=log) if signer is not None else None
         connection = machine.connect(GUEST_PORT, deadline=deadline)
         client = ttrpc.Client(connection, write_chunk=MAX_SEND)
-        session = Session(machine, client, call_timeout=call_timeout)
+        session = Session(machine, client, call_timeout=call_timeout, around=around)
         session.greeting = session.guest.hello(deadline=deadline)
         answered = time.monotonic()
         if processor is not None:
