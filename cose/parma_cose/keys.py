@@ -50,10 +50,11 @@ def read_trust_list(payload: bytes) -> dict[str, KeySet]:
 
 def same_key(one: ec.EllipticCurvePublicKey, other: ec.EllipticCurvePublicKey) -> bool:
     """Whether two keys are the same point of the same curve."""
-    return _der(one) == _der(other)
+    return to_der(one) == to_der(other)
 
 
-def _der(key: ec.EllipticCurvePublicKey) -> bytes:
+def to_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    """A key as SubjectPublicKeyInfo."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -100,7 +100,7 @@ def _identity(subject: Subject, expected: Expected) -> Iterator[SnpError]:
     for name in _IDS:
         found: bytes = getattr(subject.report, name)
         wanted: bytes | None = getattr(expected, name)
-        if wanted is not None and found != wanted:
+        if wanted is not None and found != wanted.ljust(len(found), b"\0"):  # Turin's CHIP_ID may be given short
             yield SnpError(f"appraise.{name}", f"{name.upper()} differs", expected=wanted.hex(), found=found.hex())
 
 

@@ -14,6 +14,7 @@ The second is what :func:`sign` makes. The version has nothing to do with GUEST_
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -52,6 +53,7 @@ _JSON: Final = "application/json"
 _SVN_TEXT: Final = "x-ms-sevsnpvm-guestsvn"
 _SVN_NUMBER: Final = "x-ms-sevsnpvm-guestsvn-int"
 _MEASUREMENT: Final = "x-ms-sevsnpvm-launchmeasurement"
+_HEX_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{96}", re.ASCII)
 _FORMAT: Final = "uvm.format"
 _CLOCK_SKEW: Final = timedelta(minutes=10)
 
@@ -226,13 +228,10 @@ def _json(signed: envelope.Signed) -> tuple[int, bytes]:
         numbers.add(signed.svn)
     if len(numbers) != 1:
         raise SnpError(_FORMAT, "the endorsement gives two versions", found=", ".join(map(str, sorted(numbers))))
-    try:
-        measurement = bytes.fromhex(document.text(_MEASUREMENT))
-    except ValueError:
-        raise SnpError(_FORMAT, f"{_MEASUREMENT} is not hex") from None
-    if len(measurement) != MEASUREMENT_SIZE:
-        raise SnpError(_FORMAT, f"{_MEASUREMENT} has another length", expected="48 bytes")
-    return numbers.pop(), measurement
+    measurement = document.text(_MEASUREMENT)
+    if not _HEX_DIGEST.fullmatch(measurement):
+        raise SnpError(_FORMAT, f"{_MEASUREMENT} is not a digest", expected="96 hex digits", found=measurement[:100])
+    return numbers.pop(), bytes.fromhex(measurement)
 
 
 def _verified_ledgers(signed: envelope.Signed, ledger_keys: tuple[bytes, ...]) -> tuple[str, ...]:

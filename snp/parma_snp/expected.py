@@ -53,6 +53,8 @@ class Endorser:
         return f"endorsed by {self.issuer}, feed {self.feed}, SVN {self.min_svn} or later"
 
 
+_ID_SIZES: Final = {"image_id": 16, "family_id": 16, "report_id": 32, "chip_id": 64}
+
 Measurement = bytes | tuple[bytes, ...] | Endorser | Unchecked
 
 
@@ -62,6 +64,7 @@ class Expected:
 
     ``host_data`` 32 bytes, SHA-256 of the policy. ``measurement`` 48 bytes, several acceptable ones, or who must have
     endorsed it. ``report_data`` 64 bytes, of the relying party's choice and never used before. ``vmpl`` 0..3.
+    ``image_id`` and ``family_id`` 16 bytes, ``report_id`` 32, ``chip_id`` 64, or the 8 that Turin uses.
     ``min_tcb`` maps component names (fmc, bl, tee, snp, ucode) to the lowest acceptable level of REPORTED_TCB; None
     takes the table shipped with this package, which refuses products it has no entry for. ``vlek_csp_ids`` lists the
     cloud providers (CSP_ID) whose VLEK is accepted. ``platform_info_*`` and ``launch_mitigations_required`` are bit
@@ -101,6 +104,10 @@ class Expected:
     def __post_init__(self) -> None:
         _check_length("host_data", self.host_data, abi.HOST_DATA_SIZE)
         _check_length("report_data", self.report_data, abi.REPORT_DATA_SIZE)
+        for name, size in _ID_SIZES.items():
+            wanted: bytes | None = getattr(self, name)
+            if wanted is not None and not (name == "chip_id" and len(wanted) == abi.TURIN_CHIP_ID_SIZE):
+                _check_length(name, wanted, size)
         for digest in self.measurements or ():
             _check_length("measurement", digest, abi.MEASUREMENT_SIZE)
         if self.measurements == ():

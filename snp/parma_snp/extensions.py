@@ -14,10 +14,10 @@ from cryptography import x509
 
 from parma_snp import der, oids
 from parma_snp.errors import SnpError
-from parma_snp.report import TURIN, Product, Tcb
+from parma_snp.report import TURIN, TURIN_CHIP_ID_SIZE, Product, Tcb
 
 HWID_SIZE: Final = 64
-TURIN_HWID_SIZE: Final = 8
+TURIN_HWID_SIZE: Final = TURIN_CHIP_ID_SIZE
 
 _REQUIRED_SPL: Final = {"bl": oids.BL_SPL, "tee": oids.TEE_SPL, "snp": oids.SNP_SPL, "ucode": oids.UCODE_SPL}
 _SPARE_SPL: Final = (oids.SPL_4, oids.SPL_5, oids.SPL_6, oids.SPL_7)

@@ -20,6 +20,7 @@ from parma_snp.strict_json import Object
 
 MAX_SIZE: Final = 64 * 1024
 _CODE: Final = "hostcert.format"
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def parse(encoded: bytes) -> HostCertificates:
     if len(encoded) > MAX_SIZE:
         raise SnpError(_CODE, "the document is too large", expected=f"at most {MAX_SIZE} bytes")
     try:
-        data = base64.b64decode(encoded.strip(), validate=True)
+        # Line breaks are what tools that print base64 add; they carry nothing.
+        data = base64.b64decode(b"".join(encoded.split()), validate=True)
     except binascii.Error as error:
         raise SnpError(_CODE, f"not base64: {error}") from None
     return parse_json(data)
@@ -59,8 +61,13 @@ def parse_json(data: bytes) -> HostCertificates:
     tcbm = document.text("tcbm").lower()
     if not 0 < len(tcbm) <= 16 or not set(tcbm) <= set("0123456789abcdef"):
         raise SnpError(_CODE, "tcbm is not a 64-bit hex number", found=tcbm[:32])
-    pem = document.text("vcekCert") + "\n" + document.text("certificateChain")
-    return HostCertificates(CertificateChain.from_pem(pem.encode()), int(tcbm, 16).to_bytes(8, "little"))
+    leaf, authorities = document.text("vcekCert"), document.text("certificateChain")
+    counts = tuple(text.count(_BEGIN) for text in (leaf, authorities))
+    if counts != (1, 2):
+        expected, found = ("{} and {} certificates".format(*numbers) for numbers in ((1, 2), counts))
+        raise SnpError(_CODE, "not a VCEK, and its ASK and ARK", expected=expected, found=found)
+    chain = CertificateChain.from_pem(f"{leaf}\n{authorities}".encode())
+    return HostCertificates(chain, int(tcbm, 16).to_bytes(8, "little"))
 
 
 def encode(chain: CertificateChain, report: Report, *, max_age: int = 86400) -> bytes:

@@ -93,6 +93,8 @@ def _sign(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
 
 
 def _check(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes, what: str) -> None:
+    if any(signature[2 * COMPONENT_SIZE :]):
+        raise SnpError(_CODE, f"reserved bytes after the signature of the {what} are set", expected="0")
     r = int.from_bytes(signature[:COMPONENT_SIZE], "little")
     s = int.from_bytes(signature[COMPONENT_SIZE : 2 * COMPONENT_SIZE], "little")
     try:
@@ -135,11 +137,11 @@ def check(signed: IdBlock) -> Checked:
     if len(signed.block) != ID_BLOCK_SIZE or len(signed.auth) != ID_AUTH_SIZE:
         raise SnpError(_CODE, "wrong size")
     measurement, family_id, image_id, version, guest_svn, policy = _BLOCK.unpack(signed.block)
-    algorithms = struct.unpack_from("<II", signed.auth, 0)
-    if version != _VERSION or algorithms[0] != _ECDSA_P384_SHA384:
-        raise SnpError(
-            _CODE, "unknown version or algorithm", expected="1 and 1", found=f"{version} and {algorithms[0]}"
-        )
+    # The author key's algorithm matters only where there is an author key.
+    algorithms = set(struct.unpack_from("<II", signed.auth, 0)[: 2 if signed.author_key else 1])
+    if version != _VERSION or algorithms != {_ECDSA_P384_SHA384}:
+        found = f"{version} and {', '.join(map(str, sorted(algorithms)))}"
+        raise SnpError(_CODE, "unknown version or algorithm", expected="1 and 1", found=found)
     raw_key = signed.auth[_ID_KEY : _ID_KEY + _KEY_SIZE]
     id_key = _decode_key(raw_key, "ID key")
     _check(id_key, signed.auth[_BLOCK_SIGNATURE : _BLOCK_SIGNATURE + _SIGNATURE_SIZE], signed.block, "ID block")

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 from parma_snp.errors import SnpError
-from parma_snp.report import SIGNING_KEY_VLEK, TURIN, Product, Report, Tcb, product_of
+from parma_snp.report import SIGNING_KEY_VLEK, TURIN, TURIN_CHIP_ID_SIZE, Product, Report, Tcb, product_of
 
 SERVICE: Final = "https://kdsintf.amd.com"
-_TURIN_CHIP_ID_SIZE: Final = 8
 _PARAMETERS: Final = {"fmc": "fmcSPL", "bl": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "ucode": "ucodeSPL"}
 
 
@@ -49,7 +48,7 @@ def vcek_url(report: Report, product: Product | None = None, *, service: str = S
 
 def vcek_address(product: Product, chip_id: bytes, tcb: Tcb, *, service: str = SERVICE) -> str:
     """Where the VCEK (DER) of the chip with this CHIP_ID (64 bytes) is for these patch levels."""
-    chip = chip_id[:_TURIN_CHIP_ID_SIZE] if product == TURIN else chip_id
+    chip = chip_id[:TURIN_CHIP_ID_SIZE] if product == TURIN else chip_id
     levels = ((word, tcb.component(name)) for name, word in _PARAMETERS.items())
     query = "&".join(f"{word}={level:02d}" for word, level in levels if level is not None)
     return f"{service}/vcek/v1/{product}/{chip.hex()}?{query}"

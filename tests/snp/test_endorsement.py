@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parma_cose import algorithms, headers, signing
+from parma_cose.cbor import Label, Value
 from parma_cose.keys import read_trust_list
 from parma_cose.sign1 import parse as parse_envelope
 from parma_snp import endorsement
@@ -115,6 +117,46 @@ def test_garbage_raises_only_the_documented_error(data: bytes) -> None:
     with pytest.raises(SnpError) as caught:
         endorsement.read(data, now=LATER)
     assert caught.value.code.startswith("uvm.")
+
+
+def in_json(issuer: Issuer, **members: object) -> bytes:
+    """The older generation: names as text labels, the measurement in a JSON document."""
+    protected: dict[Label, Value] = {
+        headers.ALG: -35,
+        headers.CONTENT_TYPE: "application/json",
+        headers.X5CHAIN: list(issuer.signer.ders),
+        headers.LEGACY_ISSUER: issuer.did,
+        headers.LEGACY_FEED: FEED,
+        headers.LEGACY_SIGNING_TIME: int(SIGNED_AT.timestamp()),
+    }
+    content = {"x-ms-sevsnpvm-guestsvn": "7", "x-ms-sevsnpvm-launchmeasurement": MEASUREMENT.hex()} | members
+    return signing.sign_map(protected, json.dumps(content).encode(), issuer.signer.key, algorithms.BY_NUMBER[-35])
+
+
+def test_an_endorsement_in_json_is_read_in_either_case_of_its_digits(issuer: Issuer) -> None:
+    for measurement in (MEASUREMENT.hex(), MEASUREMENT.hex().upper()):
+        data = in_json(issuer, **{"x-ms-sevsnpvm-launchmeasurement": measurement})
+        assert endorsement.verify(data, Endorser(issuer.did, FEED, 7), MEASUREMENT, now=LATER).generation == "json"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"x-ms-sevsnpvm-launchmeasurement": f"{MEASUREMENT.hex()[:48]} {MEASUREMENT.hex()[48:]}"},
+        {"x-ms-sevsnpvm-launchmeasurement": f"0x{MEASUREMENT.hex()}"},
+        {"x-ms-sevsnpvm-launchmeasurement": MEASUREMENT.hex()[:-1]},
+        {"x-ms-sevsnpvm-guestsvn": 7},
+        {"x-ms-sevsnpvm-guestsvn": "-7"},
+        {"x-ms-sevsnpvm-guestsvn": "\u0667"},
+        {"x-ms-sevsnpvm-guestsvn-int": 8},
+        {"x-ms-sevsnpvm-guestsvn-int": 7.0},
+    ],
+    ids=str,
+)
+def test_an_endorsement_in_json_that_can_be_read_in_two_ways_is_refused(
+    issuer: Issuer, members: dict[str, object]
+) -> None:
+    assert code_of(in_json(issuer, **members), Endorser(issuer.did, FEED, 7)) == "uvm.format"
 
 
 def judge(emulated: Emulated, wanted: Endorser, data: bytes) -> Verdict:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import struct
 import uuid
 from dataclasses import replace
@@ -90,6 +92,27 @@ def test_host_certificates_for_another_tcb_are_refused(emulated: Emulated) -> No
     assert caught.value.code == "hostcert.tcbm"
 
 
+def changed(document: bytes, **members: str) -> bytes:
+    return base64.b64encode(json.dumps(json.loads(base64.b64decode(document)) | members).encode())
+
+
+def test_host_certificate_document_is_a_key_and_its_two_authorities(emulated: Emulated) -> None:
+    document = hostcert.encode(emulated.chain, parse(emulated.report))
+    for other in (
+        changed(document, certificateChain=""),
+        changed(document, vcekCert=emulated.chain.to_pem(), certificateChain=""),
+        changed(document, certificateChain=emulated.chain.to_pem()),
+    ):
+        with pytest.raises(SnpError) as caught:
+            hostcert.parse(other)
+        assert caught.value.code == "hostcert.format"
+
+
+def test_line_breaks_in_the_base64_of_a_host_certificate_document_mean_nothing(emulated: Emulated) -> None:
+    document = hostcert.encode(emulated.chain, parse(emulated.report))
+    assert hostcert.parse(base64.encodebytes(base64.b64decode(document))) == hostcert.parse(document)
+
+
 @given(st.binary(max_size=200))
 def test_host_certificate_parser_raises_only_the_documented_error(data: bytes) -> None:
     with pytest.raises(SnpError):
@@ -138,7 +161,7 @@ def test_id_key_of_another_author_is_refused(
     assert caught.value.code == "idblock.signature"
 
 
-@pytest.mark.parametrize("offset", [0, 0x240, 0x244])
+@pytest.mark.parametrize("offset", [0, 4, 0x240, 0x244, 0x40 + 144, 0x680 + 511])
 def test_id_auth_without_sense_is_refused(
     keys: tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePrivateKey], offset: int
 ) -> None:

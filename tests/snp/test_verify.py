@@ -152,6 +152,12 @@ def test_expectation_that_cannot_be_met_is_a_usage_error(fields: tuple[bytes, by
     assert caught.value.code == "usage"
 
 
+@pytest.mark.parametrize("name", ["image_id", "family_id", "report_id", "chip_id"])
+def test_an_identifier_of_another_length_is_a_usage_error(name: str) -> None:
+    with pytest.raises(SnpError, match=name):
+        replace(STRICT, **{name: b"\1" * 15})  # type: ignore[arg-type]  # the name is one of these fields
+
+
 def test_unknown_tcb_component_is_a_usage_error() -> None:
     with pytest.raises(SnpError, match="microcode"):
         Expected(HOST_DATA, MEASUREMENT, REPORT_DATA, min_tcb={"microcode": 1})
@@ -182,6 +188,16 @@ def test_a_product_without_a_known_minimum_is_refused_until_one_is_named() -> No
     assert "--min-tcb" in failure.hint
     assert judge(report, chain, AMD, replace(strict, min_tcb={"snp": 4, "fmc": 1}), now).accepted
     assert not judge(report, chain, AMD, replace(strict, min_tcb={"snp": 5}), now).accepted
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")
+def test_turins_chip_id_may_be_given_in_its_own_eight_bytes() -> None:
+    report, chain, now = real("turin-v5-aci")
+    chip = report[0x1A0:0x1E0]
+    for wanted in (chip[:8], chip):
+        assert judge(report, chain, AMD, replace(ANYTHING, chip_id=wanted), now).accepted
+    (failure,) = judge(report, chain, AMD, replace(ANYTHING, chip_id=chip[:7] + b"\0"), now).failures
+    assert failure.code == "appraise.chip_id"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no shared vectors beside the checkout")

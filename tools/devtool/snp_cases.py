@@ -2,8 +2,8 @@
 """Replay a folder of attestation cases in the format of ``vectors/snp``.
 
 A case is a folder with a ``case.json`` that names its category; which file names belong to a category is fixed. A case
-may carry its own trust anchors, named relative to a folder ``roots`` beside or above it. ``didx509`` and
-``measurement`` are files with many cases each.
+may carry its own trust anchors, named relative to a folder ``roots`` beside or above it. Files with many cases each:
+see ``snp_case_files``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from devtool.snp_case_files import FILES, Complaint
 from parma_snp import certtable, hostcert, idblock
 from parma_snp.anchors import AMD, TrustAnchors, other_roots
 from parma_snp.certificates import CertificateChain
 from parma_snp.errors import SnpError
 from parma_snp.expected import UNCHECKED, Endorser, Expected
 from parma_snp.launch import IdBlock
-from parma_snp.measure import digest_of
-from parma_snp.report import MILAN, TCB_COMPONENTS, Product, Report, Tcb, parse
+from parma_snp.report import MILAN, TCB_COMPONENTS, TURIN, Product, Report, Tcb, parse
 from parma_snp.verify import verify
-
-Complaint = str | None
-"""What is wrong with our answer to a case; None when it is as the case wants it."""
 
 # How the words of the cases map to ours; the cases' defaults are laxer than ours (see `expected_of`).
 _SAME_NAME: Final = (
@@ -56,6 +54,8 @@ _FIELDS: Final = {
     "current_mit_vector": "current_mitigations",
 }
 _SIGNING_KEYS: Final = {0: "VCEK", 1: "VLEK"}
+_RESERVED_TCB: Final = tuple(f"r{number}" for number in range(4, 8))
+"""Reserved bytes of a TCB_VERSION, named after the certificate extensions that repeat them."""
 _DIGESTS: Final = ("id_key_digests", "author_key_digests")
 
 
@@ -96,7 +96,9 @@ def _number(value: int | str) -> int:
 
 
 def _abi(value: Any) -> tuple[int, int]:
-    """ "0.31", [0, 31], or {"major": 0, "minor": 31}."""
+    """ "0.31", [0, 31], {"major": 0, "minor": 31}, or a number as in the guest policy: 31, "0x1f"."""
+    if isinstance(value, int) or (isinstance(value, str) and "." not in value):
+        return divmod(_number(value), 0x100)
     parts = value.split(".") if isinstance(value, str) else value
     major, minor = (parts["major"], parts["minor"]) if isinstance(parts, dict) else parts
     return int(major), int(minor)
@@ -125,10 +127,28 @@ def _report_case(folder: Path, case: dict[str, Any]) -> list[str]:
         roots=_anchors(case.get("trust_anchors", "amd"), folder),
         product=case.get("product"),
     )
-    if verdict.accepted and case.get("fields"):
-        wrong = sorted(_other_fields(verdict.require(), case["fields"], verdict.product or MILAN))
-        return [f"other fields: {', '.join(wrong)}"] if wrong else []
-    return [failure.code for failure in verdict.failures]
+    if not verdict.accepted:
+        return [failure.code for failure in verdict.failures]
+    report = verdict.require()
+    wrong = sorted(_other_fields(report, case.get("fields") or {}, verdict.product or MILAN))
+    return [f"other {name}" for name in wrong] + list(_other_companions(folder, report))
+
+
+def _other_companions(folder: Path, report: Report) -> Iterator[str]:
+    """What came along with an accepted report and does not belong to it."""
+    policy, document, info = (
+        path.read_bytes() if (path := folder / name).exists() else None
+        for name in ("security-policy-base64", "host-amd-cert.json", "reference-info.cose")
+    )
+    if policy is not None and hashlib.sha256(base64.b64decode(policy)).digest() != report.host_data:
+        yield "other policy"
+    if document is not None:
+        hostcert.parse_json(document).check_report(report)
+    if info is not None:
+        from parma_snp import endorsement
+
+        if endorsement.read(info, now=datetime.now(UTC)).measurement != report.measurement:
+            yield "endorsement of another measurement"
 
 
 def _other_fields(report: Report, fields: dict[str, Any], product: Product) -> Iterator[str]:
@@ -139,6 +159,8 @@ def _other_fields(report: Report, fields: dict[str, Any], product: Product) -> I
             continue
         if isinstance(found, Tcb):
             same = all(found.component(part) == wanted.get(part) for part in TCB_COMPONENTS)
+            reserved = [wanted[name] for name in _RESERVED_TCB if name in wanted]
+            same = same and (not reserved or reserved == list(found.reserved))
         else:
             same = found == (_number(wanted) if isinstance(found, int) else wanted)
         if not same:
@@ -153,6 +175,8 @@ def _field(report: Report, name: str, product: Product) -> object:
         return str(getattr(report, name))
     if name == "cpuid_fms":
         return list(report.cpuid) if report.cpuid else None
+    if name == "tcb_layout":
+        return "turin" if product == TURIN else "legacy"
     if name == "signing_key":
         return _SIGNING_KEYS.get(report.signing_key)
     value = getattr(report, _FIELDS.get(name, name), None)
@@ -179,6 +203,7 @@ def _hostcert_case(folder: Path, case: dict[str, Any]) -> None:
         now=datetime.fromisoformat(case["verify_time"]),
         expected=expected_of(case.get("policy") or {}),
         roots=_anchors(case.get("trust_anchors", "amd"), folder),
+        product=case.get("product"),
     ).require()
 
 
@@ -205,16 +230,36 @@ def _uvm_case(folder: Path, case: dict[str, Any]) -> None:
 
     policy = case["policy"]
     data, now = (folder / "endorsement.cose").read_bytes(), _moment(case)
-    wanted = Endorser(policy["issuer"], policy["feed"], int(policy.get("min_svn") or 0))
+    receipt = bool(policy.get("require_receipt"))
+    ledger_keys = _ledger_keys(folder.parent) if receipt else ()
+    wanted = Endorser(policy["issuer"], policy["feed"], int(policy.get("min_svn") or 0), bool(ledger_keys), ledger_keys)
     found = endorsement.verify(data, wanted, bytes.fromhex(policy["measurement"]), now=now)
-    if policy.get("require_receipt") and not endorsement.claimed_ledgers(data):
-        # The cases bring no ledger's key: that a receipt is for this document is all that can be told.
+    if receipt and not endorsement.claimed_ledgers(data):
+        # Without any ledger's key, that a receipt is for this document is all that can be told.
         raise SnpError("uvm.receipt", "there is no receipt")
     fields = case.get("fields") or {}
     shown = {"svn": found.svn, "measurement": found.measurement.hex(), "format": found.generation}
     wrong = {key: value for key, value in shown.items() if key in fields and fields[key] != value}
     if wrong:
         raise SnpError("replay", "other content", found=str(wrong))
+
+
+@cache
+def _ledger_keys(folder: Path) -> tuple[bytes, ...]:
+    """The keys (DER) of the ledgers that trust lists among the cases name: no case brings a key of its own."""
+    from parma_cose import envelope, keys
+    from parma_cose.errors import CoseError
+
+    found: set[bytes] = set()
+    for path in sorted(folder.glob("*/endorsement.cose")):
+        try:
+            # The one that there is signs with ES384 and a P-256 key.
+            signed = envelope.verify(path.read_bytes(), any_curve=True)
+            ledgers = keys.read_trust_list(signed.payload) if signed.content_type == keys.TRUST_LIST_TYPE else {}
+        except CoseError:
+            continue
+        found |= {keys.to_der(key) for ledger in ledgers.values() for key in ledger.values()}
+    return tuple(sorted(found))
 
 
 def _moment(case: dict[str, Any]) -> datetime:
@@ -265,53 +310,6 @@ def complaint(folder: Path) -> Complaint:
 def case_folders(root: Path) -> list[Path]:
     """The folders of all cases at or below ``root``, sorted."""
     return sorted(path.parent for path in root.rglob("case.json"))
-
-
-def did_complaints(file: Path) -> Iterator[tuple[str, Complaint]]:
-    """Each entry of a ``test-vectors.json`` of did:x509."""
-    from parma_cose import did
-    from parma_cose.chain import verify_chain
-    from parma_cose.errors import CoseError
-
-    for vector in json.loads(file.read_text()):
-        chain = [_base64url(certificate) for certificate in vector["input"]["chain"]]
-        try:
-            found: object = did.resolve(vector["input"]["did"], verify_chain(chain))
-        except CoseError:
-            found = None
-        wanted = vector["output"].get("document")
-        yield str(vector["id"]), None if found == wanted else f"found {found}"
-
-
-def _base64url(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def measurement_complaints(file: Path) -> Iterator[tuple[str, Complaint]]:
-    """Each entry of a ``vectors.json`` of launch measurements."""
-    for vector in json.loads(file.read_text()):
-        kernel, initrd = (None if vector[key] is None else file.parent / vector[key] for key in ("kernel", "initrd"))
-        name = f"{vector['ovmf']} {vector['vcpu_type']} x{vector['vcpus']} {vector['kernel']} {vector['append']}"
-        try:
-            found: str | None = digest_of(
-                file.parent / vector["ovmf"],
-                kernel,
-                initrd,
-                vector["append"] or "",
-                vector["vcpus"],
-                vector["vcpu_type"],
-                guest_features=vector["guest_features"],
-            ).hex()
-        except SnpError:
-            found = None
-        yield name, None if found == vector["expected"] else f"found {found}"
-
-
-FILES: Final[dict[str, Callable[[Path], Iterator[tuple[str, Complaint]]]]] = {
-    "didx509/test-vectors.json": did_complaints,
-    "measurement/vectors.json": measurement_complaints,
-}
-"""Files with many cases each, by their place."""
 
 
 def is_attestation(root: Path) -> bool:
