@@ -105,6 +105,39 @@ class FrameworkEngine:
         return before
 
 
+class OpenDoorEngine:
+    """`Engine` for the empty policy, which only a guest without a TEE takes (`parma_guest.enforcer`)."""
+
+    records = False
+    permissive = False
+
+    def __init__(self) -> None:
+        framework, _ = _policy_modules()
+        with _importing:
+            from parma_policy.framework.open_door import OpenDoor
+
+            self._door = OpenDoor()
+        self._framework = framework
+
+    def initial_state(self) -> Any:
+        """See `Engine`."""
+        return self._framework.State.initial()
+
+    def wants_endorsements(self) -> bool:
+        """See `Engine`: there is nothing to attest."""
+        return False
+
+    def decide(self, state: Any, point: str, request: Document) -> tuple[Verdict, Any]:
+        """See `Engine`."""
+        decision, after = self._door.decide(state, point, request)
+        return verdict(decision), after
+
+    def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
+        """See `Engine`."""
+        del asked, after
+        return before
+
+
 def verdict(decision: Any) -> Verdict:
     """From the framework's `Decision`."""
     if not decision.allowed:

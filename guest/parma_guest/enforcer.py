@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from parma_guest import points
-from parma_guest.decisions import Document, Engine, Verdict, policy_digest
+from parma_guest.decisions import Document, Engine, OpenDoorEngine, Verdict, policy_digest
 from parma_guest.points import Kind, Row
 from parma_guest.tee import TeeProvider
 from parma_guest.undo import CleanupFailed
@@ -123,6 +123,8 @@ class Enforcer:
     def set_policy(self, size: int) -> bytes:
         """Accepts the policy, once in the life of the VM; returns its SHA-256.
 
+        The empty policy, which allows everything, is for VMs that protect nothing: without a TEE.
+
         Raises `Denied` when it is not a policy or the VM was not launched for it: either is a no to all that would
         follow. `Malformed` when pieces are missing, `Unverified` when there is no report to tell. After a failure the
         pieces are forgotten and another attempt may be made: it would have to match HOST_DATA all the same.
@@ -130,11 +132,13 @@ class Enforcer:
         with self._lock:
             self._refuse_second_policy()
             policy, self._received = bytes(self._received), bytearray()
-            if not policy or size != len(policy):
-                raise Malformed("policy is incomplete", expected=f"the {size} bytes announced, at least one")
+            if size != len(policy):
+                raise Malformed("policy is incomplete", expected=f"the {size} bytes announced")
+            if not policy:
+                self._require_no_tee()
             digest = policy_digest(policy)
             self._check_host_data(digest)
-            engine = self._load(policy)
+            engine = self._load(policy) if policy else OpenDoorEngine()
             if engine.permissive:
                 from parma_guest.recording import Recording
 
@@ -229,6 +233,15 @@ class Enforcer:
             return self._load_policy(policy)
         except Malformed as error:
             raise Denied(error.message, expected=error.expected, hint=error.hint) from error
+
+    def _require_no_tee(self) -> None:
+        """By name, which follows from the measured command line: a report that cannot be had is not a TEE's absence."""
+        if self._tee.name != "none":
+            raise Denied(
+                "the execution policy is empty",
+                expected=f"a policy, as this VM was started with tee = {self._tee.name}",
+                hint="parma policy generate makes one",
+            )
 
     def _check_host_data(self, digest: bytes) -> None:
         host_data = self._tee.host_data()

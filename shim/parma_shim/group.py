@@ -292,7 +292,7 @@ class ContainerGroup:
     def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
         documents = documents_from_annotations(spec.oci.get("annotations") or {}, self._config.fragment_dirs)
         if self._session is None:
-            policy = require_policy(self._policy_of(spec))
+            policy = require_policy(self._policy_of(spec), self._config.tee)
             image = self._image(end)
         source = self._start_layers(
             self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed

@@ -39,10 +39,13 @@ def policy_from_annotations(annotations: Mapping[str, str], policy_dirs: Sequenc
     return None
 
 
-def require_policy(policy: bytes | None) -> bytes:
-    """The policy; Denied when it is empty; for none, FailedPrecondition with one line that says how to make one."""
-    if policy:
-        return policy
+def require_policy(policy: bytes | None, tee: str) -> bytes:
+    """The policy that the VM is launched for. Where ``tee`` is ``none``, a missing one is the empty one: the open door.
+
+    Raises otherwise Denied for an empty one, and for none FailedPrecondition with one line that says how to make one.
+    """
+    if policy or tee == "none":
+        return policy or b""
     if policy is not None:
         raise Denied("the execution policy is empty")
     raise FailedPrecondition(

@@ -76,8 +76,28 @@ def test_any_other_bytes_are_refused_and_the_right_ones_still_accepted(policy: b
     give(target)
 
 
-def test_an_empty_policy_is_refused_even_without_a_tee() -> None:
-    with pytest.raises(Malformed):
+def test_an_empty_policy_opens_the_door_where_there_is_no_tee() -> None:
+    target = Enforcer(NoTee(), FakeEngine)
+    assert target.set_policy(0) == hashlib.sha256(b"").digest()
+    assert not target.wants_endorsements
+    with target.read("Stats") as policy:
+        assert policy.ask("get_properties", {}).allowed
+    with pytest.raises(FailedPrecondition, match="already"):
+        target.put_policy(0, POLICY)
+
+
+@pytest.mark.parametrize("tee", ["snp", "emulated"])
+def test_no_tee_gives_an_open_door_even_when_host_data_is_that_of_nothing(tee: str) -> None:
+    provider = Tee(hashlib.sha256(b"").digest())
+    provider.name = tee
+    target = Enforcer(provider, FakeEngine)
+    with pytest.raises(Denied, match="empty"):
+        target.set_policy(0)
+    assert not target.has_policy
+
+
+def test_a_tee_whose_report_names_no_host_data_gives_no_open_door() -> None:
+    with pytest.raises(Denied, match="empty"):
         enforcer(None).set_policy(0)
 
 

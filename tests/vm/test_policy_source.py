@@ -31,7 +31,7 @@ def from_file(path: Path | str, *directories: Path) -> bytes | None:
 def test_without_annotations_there_is_none() -> None:
     assert policy_from_annotations({"other": "x"}, ()) is None
     with pytest.raises(FailedPrecondition) as refusal:
-        require_policy(None)
+        require_policy(None, "snp")
     words = refusal.value.hint.partition(",")[0].split()
     parser = argparse.ArgumentParser()
     add_policy_commands(parser.add_subparsers())
@@ -39,11 +39,20 @@ def test_without_annotations_there_is_none() -> None:
     assert parser.parse_args(words[1:]).image == ["IMAGE"]  # the hint is a command that exists
 
 
-def test_an_empty_policy_is_denied() -> None:
+@pytest.mark.parametrize("tee", ["snp", "emulated"])
+def test_with_a_tee_there_is_no_going_without_a_policy(tee: str) -> None:
     assert inline(b"") == b""
     with pytest.raises(Denied, match="empty"):
-        require_policy(b"")
-    assert require_policy(b"x") == b"x"
+        require_policy(b"", tee)
+    with pytest.raises(FailedPrecondition, match="no execution policy"):
+        require_policy(None, tee)
+    assert require_policy(b"x", tee) == b"x"
+
+
+def test_without_a_tee_no_policy_is_the_empty_one() -> None:
+    assert require_policy(None, "none") == b""
+    assert require_policy(b"", "none") == b""
+    assert require_policy(b"x", "none") == b"x"
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
