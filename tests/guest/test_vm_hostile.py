@@ -55,10 +55,23 @@ def test_a_changed_kernel_command_line_ends_the_vm(tmp_path: Path) -> None:
         assert "parma: the enforcer ended (Malformed at cmdline.py:" in guest.console()
 
 
+def test_an_emulated_vm_launched_for_no_policy_at_all_opens_no_door(tmp_path: Path) -> None:
+    with vm.running(tmp_path / "vm", tee="emulated") as guest:
+        processor = vm.SecureProcessor(tmp_path / "keys", hashlib.sha256(b"").digest())
+        processor.serve(guest)
+        with pytest.raises(Denied, match="the execution policy is empty"):
+            guest.set_policy(b"")
+        with pytest.raises(FailedPrecondition, match="no execution policy"):
+            guest.call("MountScratch", pb.MountScratchRequest(container_id=vm.CONTAINER, memory_bytes=16 << 20))
+        assert processor.reports == 0
+
+
 def test_an_emulated_vm_accepts_the_policy_of_its_host_data_and_no_other(tmp_path: Path) -> None:
     policy = vm.policy_text()
     with vm.running(tmp_path / "vm", tee="emulated") as guest:
         assert guest.call("Hello", pb.HelloRequest()).tee == "emulated"
+        with pytest.raises(Denied, match="the execution policy is empty"):  # before any report is asked for
+            guest.set_policy(b"")
         vm.SecureProcessor(tmp_path / "keys", hashlib.sha256(policy).digest()).serve(guest)
         with pytest.raises(Denied, match="launched for"):
             guest.set_policy(policy + b"\n")
