@@ -49,6 +49,9 @@ class Engine(Protocol):
     records: bool
     """Whether any answer, a denial included, may lead to another state."""
 
+    open_door: bool
+    """Whether there is no policy in truth: see `OpenDoorEngine`."""
+
     @property
     def permissive(self) -> bool:
         """Whether the policy says of itself that it denies nothing and records."""
@@ -71,6 +74,7 @@ class FrameworkEngine:
     """`Engine` over ``parma_policy``: the strict reader and the framework's decisions."""
 
     records = False
+    open_door = False
 
     def __init__(self, policy: bytes) -> None:
         """Raises `Malformed` for bytes that are not a policy."""
@@ -110,6 +114,7 @@ class OpenDoorEngine:
 
     records = False
     permissive = False
+    open_door = True
 
     def __init__(self) -> None:
         framework, _ = _policy_modules()

@@ -27,7 +27,7 @@ from parma_guest.points import Kind, Row
 from parma_guest.tee import TeeProvider
 from parma_guest.undo import CleanupFailed
 from parma_snp.binding import report_data_for_nonce
-from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, ParmaError, Unavailable, Unsupported
 from parma_wire.limits import MAX_POLICY_BYTES
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class Asker:
         self.state = after
         self._asked.add(point)
         return verdict
+
+    def require_open_door(self, what: str) -> None:
+        """Raises `Unsupported` where there is a policy: none has words for this, so none can have allowed it."""
+        if not self._engine.open_door:
+            raise Unsupported(f"{what} is not supported under an execution policy")
 
     def require_all_asked(self) -> None:
         """Raises `Denied` when the request would have gone through without each of its questions."""

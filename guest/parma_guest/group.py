@@ -118,9 +118,11 @@ class Group:
         """A container's root file system."""
         with self._enforcer.change("MountOverlay") as policy:
             policy.ask("mount_overlay", decisions.mount_overlay(request))
+            if request.user_namespace is not None:
+                policy.require_open_door("a user namespace")
             if not self._scratches.exists(request.container):
                 raise FailedPrecondition("the container has no scratch space")
-            self._overlays.attach(request.container, request.layers)
+            self._overlays.attach(request.container, request.layers, request.user_namespace)
 
     def unmount_overlay(self, container: ContainerId) -> None:
         """Refused while the container exists."""
@@ -161,7 +163,8 @@ class Group:
                 undo.add(session.close)
                 env = merged(env, session.environment)
                 namespace = self._pid_namespace(request.pid_namespace_of)
-                spec = oci.container(request, env, capabilities, namespace, session.device)
+                users = self._overlays.user_namespace(container)
+                spec = oci.container(request, env, capabilities, namespace, session.device, users)
                 launched = self._runtime.create(container, spec, plan)
                 init = self._process(container, ExecId(""), request.process.args, launched)
                 undo.add(lambda: self._discard(init))

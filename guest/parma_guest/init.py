@@ -26,6 +26,7 @@ from parma_guest.group import Group  # noqa: E402
 from parma_guest.host import GuestHost  # noqa: E402
 from parma_guest.modules import load_modules  # noqa: E402
 from parma_guest.overlay import Overlays  # noqa: E402
+from parma_guest.owners import Owners  # noqa: E402
 from parma_guest.reaper import Reaper  # noqa: E402
 from parma_guest.runtime import Crun, run  # noqa: E402
 from parma_guest.scratch import RawDisk, Scratches  # noqa: E402
@@ -74,7 +75,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
         enforcer,
         Layers(devices, mapper, kernel),
         Scratches(devices, mapper, kernel, RawDisk(), run(reaper)),
-        Overlays(kernel),
+        Overlays(kernel, Owners(kernel, reaper.spawn)),
         Crun(reaper),
         GuestHost(kernel),
         Attestation(provider, reaper.spawn, kernel),

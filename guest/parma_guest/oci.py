@@ -7,10 +7,12 @@ gets besides (its /proc, /dev, /sys, masked paths) is fixed below and equal for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from parma_guest import paths
 from parma_guest.attest.service import DeviceNode
+from parma_guest.owners import IdMapping, UserNamespace
 from parma_guest.requests import CreateContainer
 from parma_guest.values import Capabilities, MountSpec, ProcessSpec, Resources
 
@@ -69,11 +71,13 @@ def container(
     capabilities: Capabilities,
     pid_namespace: str | None,
     device: DeviceNode | None = None,
+    user_namespace: UserNamespace | None = None,
 ) -> dict[str, Any]:
     """``config.json``; ``env`` and ``capabilities`` are those that the policy keeps.
 
     ``pid_namespace`` is the path of a namespace to join, or None for a new one. ``device`` is the container's
-    ``/dev/sev-guest``, if the policy gives it one.
+    ``/dev/sev-guest``, if the policy gives it one. ``user_namespace`` is the one that its root
+    file system was made for.
     """
     namespaces: list[dict[str, str]] = [{"type": name} for name in NAMESPACES]
     namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
@@ -88,6 +92,10 @@ def container(
         # For every user of the container: it is the container that the policy lets have it.
         node = {"path": device.path, "type": "c", "major": device.major, "minor": device.minor}
         linux["devices"] = [{**node, "fileMode": 0o666, "uid": 0, "gid": 0}]
+    if user_namespace is not None:
+        namespaces.append({"type": "user"})
+        linux["uidMappings"] = _mappings(user_namespace.uids)
+        linux["gidMappings"] = _mappings(user_namespace.gids)
     if request.sysctls:
         linux["sysctl"] = dict(request.sysctls)
     if request.seccomp is not None:
@@ -100,6 +108,10 @@ def container(
         "mounts": _fixed_mounts(privileged=request.privileged) + [_requested(mount) for mount in request.mounts],
         "linux": linux,
     }
+
+
+def _mappings(mappings: Sequence[IdMapping]) -> list[dict[str, int]]:
+    return [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in mappings]
 
 
 def _device_rules(device: DeviceNode | None) -> list[dict[str, object]]:

@@ -30,6 +30,9 @@ RUNTIME_ROOT: Final = "/run/crun"
 EMPTY_LAYER: Final = PRIVATE + "/empty"
 """The lower directory of a container whose policy lists no layers at all."""
 
+OWNERS: Final = PRIVATE + "/owners"
+"""Layers as a user namespace sees them, while an overlay is being mounted."""
+
 NOTHING: Final = PRIVATE + "/nothing"
 """An empty directory: the root of the processes that face a container."""
 

@@ -31,6 +31,7 @@ class RegoEngine:
 
     records = True
     permissive = False
+    open_door = False
 
     def __init__(self, policy: bytes, reaper: Reaper) -> None:
         """Raises `Malformed` for a policy that the engine refuses, `Unavailable` where there is no engine."""

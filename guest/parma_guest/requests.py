@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
+from parma_guest import owners
 from parma_guest.values import (
     MAX_DATA_BLOCKS,
     MAX_STRING,
@@ -114,6 +115,7 @@ class MountOverlay(NamedTuple):
 
     container: ContainerId
     layers: tuple[LayerTarget, ...]
+    user_namespace: owners.UserNamespace | None = None
 
 
 class CreateContainer(NamedTuple):
@@ -213,7 +215,8 @@ def mount_overlay(message: pb.MountOverlayRequest) -> MountOverlay:
     layers = tuple(LayerTarget(target) for target in message.layer_targets)
     if len(set(layers)) != len(layers):
         raise Malformed("a layer is named twice")
-    return MountOverlay(ContainerId(message.container_id), layers)
+    namespace = owners.parse(_mappings(message.uid_mappings), _mappings(message.gid_mappings))
+    return MountOverlay(ContainerId(message.container_id), layers, namespace)
 
 
 def create_container(message: pb.CreateContainerRequest) -> CreateContainer:
@@ -298,6 +301,10 @@ def resources(message: pb.Resources) -> Resources:
                 raise Malformed(f"{name} is out of range", expected=f"{least} to {most}")
             optional[name] = value
     return Resources(cpuset_cpus=message.cpuset_cpus, **optional)
+
+
+def _mappings(items: Iterable[pb.IdMapping]) -> list[owners.IdMapping]:
+    return [owners.IdMapping(item.inside, item.outside, item.size) for item in items]
 
 
 def _lun(value: int) -> int:

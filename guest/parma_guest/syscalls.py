@@ -32,6 +32,15 @@ _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_IN_ROOT: Final = 0x10
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_MOUNT_SETATTR: Final = 442
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+_MOUNT_ATTR_RDONLY: Final = 0x1
+_MOUNT_ATTR_IDMAP: Final = 0x100000
 _RB_POWER_OFF: Final = 0x4321FEDC
 _BLKGETSIZE64: Final = 0x80081272
 _SIOCGIFFLAGS: Final = 0x8913
@@ -42,6 +51,15 @@ _CLONE_NEWNET: Final = 0x40000000
 
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
 
 
 class Kernel:
@@ -59,6 +77,42 @@ class Kernel:
     def unmount(self, target: str) -> None:
         """umount2(2) of exactly this mount point: a symbolic link in its place is an error."""
         self._check(self._libc.umount2(target.encode(), UMOUNT_NOFOLLOW), target)
+
+    def mount_idmapped(self, source: str, target: str, namespace: int) -> None:
+        """Mounts what is at ``source`` once more, read-only, seen through the user namespace of the descriptor."""
+        clone = self._libc.syscall(
+            ctypes.c_long(_SYS_OPEN_TREE),
+            ctypes.c_int(_AT_FDCWD),
+            source.encode(),
+            ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC),
+        )
+        self._check(min(clone, 0), source)
+        try:
+            wanted = _MountAttributes(_MOUNT_ATTR_IDMAP | _MOUNT_ATTR_RDONLY, 0, 0, namespace)
+            result = self._libc.syscall(
+                ctypes.c_long(_SYS_MOUNT_SETATTR),
+                ctypes.c_int(clone),
+                b"",
+                ctypes.c_uint(_AT_EMPTY_PATH),
+                ctypes.byref(wanted),
+                ctypes.c_size_t(ctypes.sizeof(wanted)),
+            )
+            self._check(result, source)
+            result = self._libc.syscall(
+                ctypes.c_long(_SYS_MOVE_MOUNT),
+                ctypes.c_int(clone),
+                b"",
+                ctypes.c_int(_AT_FDCWD),
+                target.encode(),
+                ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
+            )
+            self._check(result, target)
+        finally:
+            os.close(clone)
+
+    def set_owner(self, path: str, uid: int, gid: int) -> None:
+        """chown(2), not through a symbolic link."""
+        os.chown(path, uid, gid, follow_symlinks=False)
 
     def make_directory(self, path: str, mode: int) -> None:
         """With its parents; nothing happens when it exists."""

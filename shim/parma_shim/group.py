@@ -22,7 +22,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -36,6 +36,7 @@ from parma_shim.document_source import documents_from_annotations
 from parma_shim.guest import Around, GuestClient, unobserved
 from parma_shim.helpers.call import call
 from parma_shim.policy_source import policy_from_annotations, require_policy
+from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm import disks
 from parma_shim.vm.command import VmSpec
@@ -63,6 +64,7 @@ class Log(Protocol):
 
 _MIB: Final = 1 << 20
 _SHUTDOWN_SECONDS: Final = 10.0
+_HOOKS_GRACE: Final = 5.0  # for the helper to say which of them was late
 _IMAGE_CACHE: Final = "verified-images"
 
 
@@ -171,6 +173,20 @@ class ContainerGroup:
     def open_stream_connection(self) -> ttrpc.Client:
         """A connection for one process's streams; the caller closes it."""
         return self._running().open_stream_connection()
+
+    def run_hooks(
+        self, hooks: Sequence[Hook], state: Mapping[str, Any], network_namespace: str, *, deadline: float
+    ) -> None:
+        """Programs of the host, by a helper process. Raises ParmaError for the first that fails."""
+        seconds = max(0.0, deadline - time.monotonic())
+        request = {
+            "network_namespace": network_namespace,
+            "directory": state["bundle"],
+            "state": state,
+            "hooks": [hook._asdict() for hook in hooks],
+            "seconds": seconds,
+        }
+        call(self._config.python, "hooks", request, timeout=seconds + _HOOKS_GRACE)
 
     def on_vm_exit(self, callback: ExitCallback) -> None:
         """Call back, once for each VM that had been booted, when it has ended for whatever reason."""
@@ -313,7 +329,7 @@ class ContainerGroup:
             source.close()
         self._mount_scratch(session, spec.guest_id, undo, end)
         guest = session.guest
-        guest.mount_overlay(spec.guest_id, targets[::-1], deadline=end)
+        guest.mount_overlay(guest_request.overlay_request(spec.oci, spec.guest_id, targets[::-1]), deadline=end)
         undo.push("unmounting the overlay", partial(guest.unmount_overlay, spec.guest_id))
         request = guest_request.create_request(
             spec.oci, guest_id=spec.guest_id, stdin=spec.stdin, pid_namespace_of=self._pid_namespace(spec)

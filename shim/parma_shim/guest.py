@@ -180,9 +180,8 @@ class GuestClient:
         request = pb.UnmountScratchRequest(container_id=container_id)
         self._call("UnmountScratch", request, pb.UnmountScratchResponse, deadline)
 
-    def mount_overlay(self, container_id: str, layer_targets: list[str], *, deadline: float | None = None) -> None:
-        """Put a container's root file system together; ``layer_targets`` has the top layer first."""
-        request = pb.MountOverlayRequest(container_id=container_id, layer_targets=layer_targets)
+    def mount_overlay(self, request: pb.MountOverlayRequest, *, deadline: float | None = None) -> None:
+        """Put a container's root file system together."""
         self._call("MountOverlay", request, pb.MountOverlayResponse, deadline)
 
     def unmount_overlay(self, container_id: str, *, deadline: float | None = None) -> None:

@@ -43,6 +43,20 @@ def create_request(
         raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
 
 
+def overlay_request(oci: Document, guest_id: str, layer_targets: Sequence[str]) -> pb.MountOverlayRequest:
+    """The request for a container's root file system; ``layer_targets`` has the top layer first. Raises Malformed."""
+    linux = oci.get("linux") or {}
+    try:
+        return pb.MountOverlayRequest(
+            container_id=guest_id,
+            layer_targets=layer_targets,
+            uid_mappings=[_mapping(item) for item in linux.get("uidMappings") or []],
+            gid_mappings=[_mapping(item) for item in linux.get("gidMappings") or []],
+        )
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
+
+
 def process_request(process: Document, *, stdin: bool) -> pb.Process:
     """The process of a container, or of an exec. Raises Malformed when that is not what the OCI spec says."""
     try:
@@ -98,6 +112,11 @@ def _create_request(oci: Document, guest_id: str, stdin: bool, pid_namespace_of:
         sandbox_container=is_sandbox_container(oci),
         pid_namespace_of=pid_namespace_of,
     )
+
+
+def _mapping(item: Document) -> pb.IdMapping:
+    # Go leaves out what is 0.
+    return pb.IdMapping(inside=item.get("containerID", 0), outside=item.get("hostID", 0), size=item.get("size", 0))
 
 
 def _process(process: Document, stdin: bool) -> pb.Process:

@@ -20,7 +20,8 @@ from parma_guest.devicemapper import Target
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
 from parma_guest.overlay import Overlays
-from parma_guest.reaper import Child
+from parma_guest.owners import Owners
+from parma_guest.reaper import Child, Reaper
 from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan
 from parma_guest.scratch import Scratches
 from parma_guest.tee import NoTee
@@ -42,6 +43,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.mounts: list[tuple[str, str, str, int, str]] = []
         self.directories: list[str] = []
+        self.owners: dict[str, tuple[int, int]] = {}
         self.broken: set[str] = set()
         self.stuck: set[str] = set()
 
@@ -57,6 +59,13 @@ class FakeKernel:
         if not found:
             raise OSError(22, "Invalid argument", target)
         self.mounts.remove(found[-1])
+
+    def mount_idmapped(self, source: str, target: str, namespace: int) -> None:
+        assert str(Path(f"/proc/self/fd/{namespace}").readlink()).startswith("user:")
+        self.mount(source, target, "idmapped")
+
+    def set_owner(self, path: str, uid: int, gid: int) -> None:
+        self.owners[path] = uid, gid
 
     def make_directory(self, path: str, mode: int) -> None:
         self.directories.append(path)
@@ -222,6 +231,7 @@ class FakeEngine:
         return ()
 
     records = False
+    open_door = False
 
     def after_denial(self, before: Any, asked: Any, after: Any) -> Any:
         return after if self.records else before
@@ -254,7 +264,7 @@ class Rig:
             self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])
         )
         self.layers = Layers(self.devices, self.mapper, self.kernel)
-        self.overlays = Overlays(self.kernel)
+        self.overlays = Overlays(self.kernel, Owners(self.kernel, Reaper(lambda: None).spawn))
         self.attestation = FakeAttestation()
         self.group = Group(
             self.enforcer, self.layers, self.scratches, self.overlays, self.runtime, self.host, self.attestation

@@ -15,6 +15,7 @@ from parma_guest import requests
 from parma_guest.attest.endorsements import Endorsements
 from parma_guest.attest.service import DeviceNode
 from parma_guest.decisions import Verdict
+from parma_guest.owners import IdMapping, UserNamespace
 from parma_guest.processes import Process
 from parma_guest.requests import MountDevice, MountOverlay, MountScratch, SignalProcess
 from parma_guest.values import Capabilities, ExecId, LayerTarget, Resources, RootHash
@@ -52,6 +53,16 @@ def rootfs(rig: Rig) -> None:
     mount(rig, TOP, 1)
     rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
     rig.group.mount_overlay(MountOverlay(CONTAINER, (TOP, LAYER)))
+
+
+def test_no_policy_can_have_allowed_a_user_namespace(rig: Rig) -> None:
+    mount(rig)
+    rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
+    mapping = (IdMapping(0, 1000, 10),)
+    with pytest.raises(Unsupported, match="a user namespace"):
+        rig.group.mount_overlay(MountOverlay(CONTAINER, (LAYER,), UserNamespace(mapping, mapping)))
+    assert not rig.overlays.exists(CONTAINER)
+    rig.group.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))  # and nothing is left of it
 
 
 def creation(**fields: Any) -> requests.CreateContainer:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from parma_guest import oci, requests
 from parma_guest.attest.service import DeviceNode
+from parma_guest.owners import IdMapping, UserNamespace
 from parma_guest.values import Capabilities
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import ParmaError
@@ -135,6 +136,19 @@ def test_every_optional_field_ends_where_it_belongs_and_nowhere_else() -> None:
         },
     }
     assert document["linux"] == expected
+
+
+def test_a_user_namespace_is_that_of_the_root_file_system() -> None:
+    wanted = request()
+    namespace = UserNamespace((IdMapping(0, 1000, 65535),), (IdMapping(0, 0, 20), IdMapping(20, 2000, 5)))
+    linux = oci.container(wanted, wanted.process.env, NO_CAPS, None, None, namespace)["linux"]
+    assert linux.pop("uidMappings") == [{"containerID": 0, "hostID": 1000, "size": 65535}]
+    assert linux.pop("gidMappings") == [
+        {"containerID": 0, "hostID": 0, "size": 20},
+        {"containerID": 20, "hostID": 2000, "size": 5},
+    ]
+    assert linux.pop("namespaces") == [*GOLDEN["linux"]["namespaces"], {"type": "user"}]
+    assert linux == {name: value for name, value in GOLDEN["linux"].items() if name != "namespaces"}
 
 
 def test_a_privileged_container_has_no_masks_but_still_no_devices() -> None:

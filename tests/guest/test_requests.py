@@ -284,6 +284,20 @@ def test_scratch_has_exactly_one_backing_and_overlays_no_layer_twice() -> None:
         requests.mount_overlay(pb.MountOverlayRequest(container_id=ID, layer_targets=["/run/mounts/scsi/m1"] * 2))
 
 
+def test_an_overlay_may_be_for_a_user_namespace() -> None:
+    plain = pb.MountOverlayRequest(container_id=ID)
+    assert requests.mount_overlay(plain).user_namespace is None
+    mapping = pb.IdMapping(inside=0, outside=1000, size=10)
+    mapped = pb.MountOverlayRequest(container_id=ID, uid_mappings=[mapping], gid_mappings=[mapping])
+    assert requests.mount_overlay(mapped).user_namespace == (((0, 1000, 10),), ((0, 1000, 10),))
+    for half in (
+        pb.MountOverlayRequest(container_id=ID, uid_mappings=[mapping]),
+        pb.MountOverlayRequest(container_id=ID, gid_mappings=[mapping]),
+    ):
+        with pytest.raises(Malformed):
+            requests.mount_overlay(half)
+
+
 PROFILE = {
     "defaultAction": "SCMP_ACT_ERRNO",
     "defaultErrnoRet": 1,

@@ -257,6 +257,27 @@ def test_what_is_missing_is_named(fake: Fake) -> None:
     assert layers
 
 
+def remapped(fake: Fake, spec: bytes) -> None:
+    """A container whose client has put a snapshot with other owners between it and the image."""
+    simple(fake)
+    fake.containers["c1"].spec.value = spec
+    parent = fake.parents["overlayfs", "c1"]
+    fake.parents["overlayfs", "c1"] = f"{parent}-1000-2000"
+    fake.parents["overlayfs", f"{parent}-1000-2000"] = parent
+
+
+def test_layers_below_a_snapshot_with_mapped_owners_are_found(fake: Fake) -> None:
+    remapped(fake, b'{"linux":{"uidMappings":[{"hostID":1000,"size":65535}]}}')
+    assert len(resolve(fake)) > 1
+
+
+@pytest.mark.parametrize("spec", [b"{}", b"nonsense", b'{"linux":{"uidMappings":[]}}'])
+def test_a_snapshot_in_between_is_refused_without_a_user_namespace(fake: Fake, spec: bytes) -> None:
+    remapped(fake, spec)
+    with pytest.raises(FailedPrecondition, match="was not made from image"):
+        resolve(fake)
+
+
 def test_an_image_for_another_platform_is_named_as_such(fake: Fake) -> None:
     simple(fake, architecture="arm64")
     with pytest.raises(NotFound, match="linux/amd64"):

@@ -91,7 +91,13 @@ def test_plain_scratch_and_what_other_guests_have_stays_denied(point: str, reque
 
 
 def test_no_fragment_and_no_trust_list_is_loaded() -> None:
-    fragment = {"issuer": "did:x", "feed": "f", "header_svn": None, "rego": "package x", "receipts": []}
+    fragment: dict[str, object] = {
+        "issuer": "did:x",
+        "feed": "f",
+        "header_svn": None,
+        "rego": "package x",
+        "receipts": [],
+    }
     assert not Talk().ask("load_fragment", fragment).allowed
     trust_list = {"issuer": "did:x", "subject": "s", "svn": 1, "ledgers": []}
     assert not Talk().ask("load_transparency_trust_list", trust_list).allowed

@@ -21,13 +21,14 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ttrpc
+from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
 from parma_wire import guest_pb2
-from parma_wire.errors import Denied, NotFound, ParmaError, Unavailable
+from parma_wire.errors import Denied, FailedPrecondition, NotFound, ParmaError, Unavailable
 from parma_wire.guest_pb2 import StreamFrame
 from parma_wire.limits import MAX_STREAM_DATA, STREAM_WINDOW
 
@@ -228,6 +229,9 @@ class FakeGroup:
         self.killed = False
         self.shut_down = False
         self.refreshed = 0
+        self.hooks: list[tuple[str, str, int, str]] = []
+        """Path, status, process id, network namespace: in the order in which they ran."""
+        self.failing_hooks: set[str] = set()
         self.on_create: Callable[[ContainerSpec], None] = lambda _spec: None
         self.on_delete: Callable[[str], None] = lambda _container_id: None
         self.on_attest: Callable[[], None] = lambda: None
@@ -259,6 +263,15 @@ class FakeGroup:
 
     def require_attested(self, *, deadline: float | None) -> None:
         self.on_attest()
+
+    def run_hooks(
+        self, hooks: Sequence[Hook], state: Mapping[str, Any], network_namespace: str, *, deadline: float
+    ) -> None:
+        assert deadline > time.monotonic()
+        for hook in hooks:
+            self.hooks.append((hook.path, state["status"], state.get("pid", 0), network_namespace))
+            if hook.path in self.failing_hooks:
+                raise FailedPrecondition(f"the hook {hook.path} failed (1)")
 
     def kill(self) -> None:
         self.killed = True

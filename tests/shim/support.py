@@ -105,7 +105,7 @@ class Rig:
 
     def create(self, container_id: str, *args: str, **fields: Any) -> int:
         """Create; returns the process id."""
-        options = {name: fields.pop(name) for name in ("annotations", "linux", "mounts") if name in fields}
+        options = {name: fields.pop(name) for name in ("annotations", "hooks", "linux", "mounts") if name in fields}
         path = bundle(self.directory / container_id, *args, **options)
         request = task_pb2.CreateTaskRequest(id=container_id, bundle=str(path), **fields)
         pid: int = self.call("Create", request).pid

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from parma_policy.annotation import ANNOTATION
+from parma_shim.api import types_pb2
 from parma_shim.task import checks
 from parma_wire.errors import Malformed, Unsupported
 from tests.shim.support import ROOT, SPEC
@@ -53,8 +54,6 @@ def test_an_ordinary_specification_passes() -> None:
     [
         ({"namespaces": [{"type": "pid"}]}, "--net-host"),
         ({"namespaces": [{"type": "network", "path": "/var/run/netns/x"}]}, "network namespace"),
-        ({"namespaces": [{"type": "network"}, {"type": "user"}]}, "user namespaces"),
-        ({"uidMappings": [{"hostID": 1}]}, "uidMappings"),
         ({"personality": {"domain": "LINUX32"}}, "personality"),
         ({"rootfsPropagation": "rshared"}, "propagation"),
         ({"devices": [{"path": "/dev/fuse"}]}, "devices"),
@@ -67,10 +66,35 @@ def test_what_cannot_be_had_is_refused_by_name(linux: dict[str, Any], word: str)
         checks.check_container(spec(**linux))
 
 
-def test_hooks_are_refused_and_empty_ones_are_not() -> None:
-    with pytest.raises(Unsupported, match="createRuntime"):
-        checks.check_container({**SPEC, "hooks": {"createRuntime": [{"path": "/x"}]}})
-    checks.check_container({**SPEC, "hooks": {"createRuntime": []}})
+USER: dict[str, Any] = {
+    "namespaces": [{"type": "network"}, {"type": "user"}],
+    "uidMappings": [{"hostID": 1000, "size": 65535}],
+    "gidMappings": [{"hostID": 2000, "size": 65535}],
+}
+
+
+def test_a_user_namespace_has_mappings_of_both_kinds_and_mappings_a_namespace() -> None:
+    checks.check_container(spec(**USER))
+    for missing in ("uidMappings", "gidMappings"):
+        with pytest.raises(Malformed, match="without mappings"):
+            checks.check_container(spec(**{**USER, missing: []}))
+    with pytest.raises(Malformed, match="without a user namespace"):
+        checks.check_container(spec(**{**USER, "namespaces": [{"type": "network"}]}))
+
+
+def test_pods_have_no_user_namespaces() -> None:
+    with pytest.raises(Unsupported, match="pods"):
+        checks.check_container({**spec(**USER), "annotations": POD})
+
+
+def test_owners_that_the_host_would_have_to_map_are_refused() -> None:
+    checks.check_rootfs([types_pb2.Mount(type="overlay", options=["index=off", "lowerdir=/uidmap=x"])])
+    for option in ("uidmap=0:1000:65535", "gidmap=0:1000:65535"):
+        with pytest.raises(Unsupported, match="idmapped root file system"):
+            checks.check_rootfs([types_pb2.Mount(type="overlay", options=["index=off", option])])
+    mapped = {"destination": "/data", "type": "bind", "source": "/x", "uidMappings": [{"size": 1}]}
+    with pytest.raises(Unsupported, match="idmapped mounts"):
+        checks.check_container({**SPEC, "mounts": [mapped]})
 
 
 def test_a_pods_namespaces_may_be_named() -> None:
@@ -94,7 +118,7 @@ def test_json_that_is_no_object_is_malformed(text: bytes) -> None:
         checks.parse(text, "it")
 
 
-@pytest.mark.parametrize("part", ["linux", "process", "annotations", "hooks"])
+@pytest.mark.parametrize("part", ["linux", "process", "annotations"])
 def test_parts_of_another_type_are_malformed(part: str) -> None:
     with pytest.raises(Malformed, match=part):
         checks.check_container({**SPEC, part: ["not", "an", "object"]})

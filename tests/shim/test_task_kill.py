@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from parma_shim.api import task_pb2
+from parma_shim.task import exits
+from parma_shim.task.process import guest_container_id
 from parma_wire.errors import (
     Denied,
     FailedPrecondition,
@@ -13,6 +17,20 @@ from parma_wire.errors import (
     Unavailable,
 )
 from tests.shim.support import Rig
+
+
+class Unread:
+    """Streams whose reader does not come."""
+
+    def stop_input(self) -> None:
+        pass
+
+    def drain(self, timeout: float) -> bool:
+        assert timeout > 0
+        return False
+
+    def close(self) -> None:
+        pass
 
 
 def test_kill_of_a_created_container_produces_an_exit(rig: Rig) -> None:
@@ -48,6 +66,51 @@ def test_sigkill_of_the_only_container_ends_the_machine_whatever_the_policy_says
     rig.group.guest.refuse_signals = Denied("signal not allowed")
     rig.kill("a")
     assert rig.wait("a") == 137
+
+
+def test_the_process_that_containerd_knows_is_gone_when_the_only_container_was_killed(rig: Rig) -> None:
+    rig.run("a")
+    rig.kill("a")
+    assert rig.wait("a") == 137
+    assert not rig.group.guest.alive
+    assert rig.delete("a").exit_status == 137
+
+
+def test_an_exit_of_its_own_before_the_kill_arrived_keeps_its_status(rig: Rig) -> None:
+    rig.run("a")
+    process = rig.group.guest.process(guest_container_id("default", "a"))
+    signal = rig.group.guest.signal_process
+
+    def late(*arguments: Any, **options: Any) -> None:
+        process.exit(3)
+        signal(*arguments, **options)
+
+    rig.group.guest.signal_process = late  # type: ignore[method-assign]
+    with pytest.raises(NotFound):
+        rig.kill("a")
+    assert rig.wait("a") == 3
+
+
+def test_a_killed_container_leaves_the_machine_to_the_others(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.kill("a")
+    assert rig.wait("a") == 137
+    assert rig.group.guest.alive
+    assert rig.status("b") == "RUNNING"
+
+
+def test_output_that_nobody_reads_yet_keeps_the_machine_of_a_killed_container(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "DRAIN", 0.05)
+    rig.run("a")
+    process = rig.group.guest.process(guest_container_id("default", "a"))
+    process.holds_output_open = True
+    rig.env.tasks.find("a").io = Unread()  # type: ignore[assignment]
+    rig.kill("a")
+    assert rig.wait("a") == 137
+    assert rig.group.guest.alive
 
 
 def test_sigkill_ends_the_machine_of_a_guest_that_takes_no_more_changes(rig: Rig) -> None:

@@ -130,7 +130,9 @@ def test_each_method_sends_its_own_request(guest: FakeGuest, client: GuestClient
     client.mount_scratch_disk(ID, 4)
     client.mount_scratch_memory(ID, 1 << 20)
     client.unmount_scratch(ID)
-    client.mount_overlay(ID, ["/run/mounts/scsi/m1", "/run/mounts/scsi/m0"])
+    client.mount_overlay(
+        pb.MountOverlayRequest(container_id=ID, layer_targets=["/run/mounts/scsi/m1", "/run/mounts/scsi/m0"])
+    )
     client.unmount_overlay(ID)
     client.start_container(ID)
     client.signal_process(ID, "", 9, all_processes=True)

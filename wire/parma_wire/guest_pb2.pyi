@@ -188,13 +188,27 @@ class UnmountScratchResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class IdMapping(_message.Message):
+    __slots__ = ("inside", "outside", "size")
+    INSIDE_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    inside: int
+    outside: int
+    size: int
+    def __init__(self, inside: _Optional[int] = ..., outside: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
 class MountOverlayRequest(_message.Message):
-    __slots__ = ("container_id", "layer_targets")
+    __slots__ = ("container_id", "layer_targets", "uid_mappings", "gid_mappings")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     LAYER_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    UID_MAPPINGS_FIELD_NUMBER: _ClassVar[int]
+    GID_MAPPINGS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     layer_targets: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, container_id: _Optional[str] = ..., layer_targets: _Optional[_Iterable[str]] = ...) -> None: ...
+    uid_mappings: _containers.RepeatedCompositeFieldContainer[IdMapping]
+    gid_mappings: _containers.RepeatedCompositeFieldContainer[IdMapping]
+    def __init__(self, container_id: _Optional[str] = ..., layer_targets: _Optional[_Iterable[str]] = ..., uid_mappings: _Optional[_Iterable[_Union[IdMapping, _Mapping]]] = ..., gid_mappings: _Optional[_Iterable[_Union[IdMapping, _Mapping]]] = ...) -> None: ...
 
 class MountOverlayResponse(_message.Message):
     __slots__ = ()

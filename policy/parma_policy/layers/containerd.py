@@ -63,9 +63,13 @@ def resolve_layers(grpc_address: str, namespace: str, container_id: str, *, time
                 f"container {container_id!r} has no image, so there are no layers that a policy could allow",
                 hint="run an image from containerd's store, not --rootfs",
             )
-        parent = containerd.snapshot_parent(container.snapshotter, container.snapshot_key)
+        below = {containerd.snapshot_parent(container.snapshotter, container.snapshot_key)}
+        if _has_user_namespace(container):
+            # A client has put a snapshot in between, with the owners changed as the mappings say. The guest makes them
+            # what they are to be from the layers themselves.
+            below.update(containerd.snapshot_parent(container.snapshotter, parent) for parent in tuple(below) if parent)
         for image in manifests.images(containerd.image(name), containerd.read):
-            if manifests.chain_id(image.diff_ids) == parent:
+            if manifests.chain_id(image.diff_ids) in below:
                 return containerd.blobs(image, name)
         raise FailedPrecondition(
             f"the root file system of container {container_id!r} was not made from image {name!r} as it is now",
@@ -94,10 +98,20 @@ def resolve_image(
 def _cri_image(container: api.Container) -> str:
     """The image's name in the OCI spec's annotations: CRI leaves the field of the container empty at times."""
     try:
-        spec = manifests.parse(container.spec.value, "the container's spec")
-        return str(spec["annotations"][_CRI_IMAGE])
+        return str(_spec(container)["annotations"][_CRI_IMAGE])
     except (Malformed, LookupError, TypeError):
         return ""
+
+
+def _has_user_namespace(container: api.Container) -> bool:
+    try:
+        return bool(_spec(container)["linux"]["uidMappings"])
+    except (Malformed, LookupError, TypeError):
+        return False
+
+
+def _spec(container: api.Container) -> Document:
+    return manifests.parse(container.spec.value, "the container's spec")
 
 
 @contextmanager

@@ -11,10 +11,13 @@ kernel, and in a pod the paths of namespaces, as its containers share the guest'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from parma_wire.errors import Malformed, Unsupported
+
+if TYPE_CHECKING:
+    from parma_shim.api import types_pb2
 
 SANDBOX_ID: Final = "io.kubernetes.cri.sandbox-id"
 
@@ -32,9 +35,10 @@ kernel, or the TEE: these are the configuration's."""
 
 Json = Mapping[str, Any]
 
-_UNSUPPORTED_LINUX: Final = ("uidMappings", "gidMappings", "timeOffsets", "intelRdt", "personality", "netDevices")
+_UNSUPPORTED_LINUX: Final = ("timeOffsets", "intelRdt", "personality", "netDevices")
 _UNSUPPORTED_PROCESS: Final = ("scheduler", "ioPriority", "execCPUAffinity")
 _SHARED_PROPAGATION: Final = frozenset({"shared", "rshared"})
+_IDMAP_OPTIONS: Final = ("uidmap=", "gidmap=", "idmap")
 _LIMITS: Final = frozenset({"memory", "cpu", "pids", "blockIO", "devices"})
 
 
@@ -65,9 +69,11 @@ def check_container(spec: Json) -> None:
     _check_annotations(annotations)
     in_pod = SANDBOX_ID in annotations
     check_process(_object(spec, "process"))
-    _refuse_hooks(_object(spec, "hooks"))
     _refuse(linux, _UNSUPPORTED_LINUX, "linux")
-    _check_namespaces(_list(linux, "namespaces"), in_pod=in_pod)
+    _check_namespaces(linux, in_pod=in_pod)
+    for mount in _list(spec, "mounts"):
+        if isinstance(mount, dict) and (mount.get("uidMappings") or mount.get("gidMappings")):
+            raise Unsupported("idmapped mounts are not supported")
     check_limits(_object(linux, "resources"))
     if linux.get("rootfsPropagation") in _SHARED_PROPAGATION:
         raise Unsupported("a shared root file system is not supported", expected="private or slave propagation")
@@ -108,10 +114,30 @@ def _check_annotations(annotations: Json) -> None:
             raise Malformed(f"unknown annotation {name}", hint=hint)
 
 
-def _check_namespaces(namespaces: Sequence[Any], *, in_pod: bool) -> None:
+def check_rootfs(mounts: Iterable[types_pb2.Mount]) -> None:
+    """The mounts of a Create, of which nothing else is looked at: the root file system is made of the image's layers.
+
+    Raises:
+        Unsupported: their owners would have to be mapped by the host's kernel.
+    """
+    for mount in mounts:
+        if any(option.startswith(_IDMAP_OPTIONS) for option in mount.options):
+            raise Unsupported(
+                "an idmapped root file system is not supported: the guest makes its own from the image's layers",
+                hint="let the client chown a snapshot instead of labelling it containerd.io/snapshot/uidmapping",
+            )
+
+
+def _check_namespaces(linux: Json, *, in_pod: bool) -> None:
+    namespaces = _list(linux, "namespaces")
     paths = {str(item.get("type")): item.get("path") for item in namespaces if isinstance(item, dict)}
-    if "user" in paths:
-        raise Unsupported("user namespaces are not supported")
+    mapped = bool(_list(linux, "uidMappings")), bool(_list(linux, "gidMappings"))
+    if "user" in paths and in_pod:
+        raise Unsupported("user namespaces of pods are not supported")
+    if "user" in paths and not all(mapped):
+        raise Malformed("a user namespace without mappings", expected="uidMappings and gidMappings")
+    if "user" not in paths and any(mapped):
+        raise Malformed("uidMappings or gidMappings without a user namespace")
     if in_pod:
         return
     if "network" not in paths:
@@ -119,12 +145,6 @@ def _check_namespaces(namespaces: Sequence[Any], *, in_pod: bool) -> None:
     joined = sorted(kind for kind, path in paths.items() if path)
     if joined:
         raise Unsupported(f"an existing {joined[0]} namespace of the host cannot be joined")
-
-
-def _refuse_hooks(hooks: Json) -> None:
-    used = sorted(name for name, values in hooks.items() if values)
-    if used:
-        raise Unsupported(f"hooks are not supported: {', '.join(used)}", hint="they would run on the untrusted host")
 
 
 def _refuse(spec: Json, names: Sequence[str], where: str) -> None:

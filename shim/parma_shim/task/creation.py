@@ -11,7 +11,7 @@ from typing import Any
 from parma_shim import guest_request
 from parma_shim.api import events_pb2, task_pb2
 from parma_shim.stdio.process import Paths, ProcessIO
-from parma_shim.task import checks, exits
+from parma_shim.task import checks, exits, hooks
 from parma_shim.task.environment import Environment
 from parma_shim.task.ports import ContainerSpec, Group
 from parma_shim.task.process import START_FAILED, Container, Process, guest_container_id
@@ -49,6 +49,8 @@ def _create(
 ) -> None:
     spec = _read_spec(request.bundle)
     checks.check_container(spec)
+    checks.check_rootfs(request.rootfs)
+    container.hooks = hooks.parse(spec, container.id, request.bundle)
     spec["process"]["terminal"] = request.terminal
     io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace, registry=env.registry)
     try:
@@ -66,6 +68,7 @@ def _create(
         )
         try:
             io.connect(group.open_stream_connection(), container.guest_id, "")
+            _run_creation_hooks(env, container, group, deadline)
             _commit(env, container, request, group, io)
         except BaseException:
             with contextlib.suppress(ParmaError):
@@ -73,6 +76,14 @@ def _create(
             raise
     except BaseException:
         io.close()
+        raise
+
+
+def _run_creation_hooks(env: Environment, container: Container, group: Group, deadline: float | None) -> None:
+    try:
+        hooks.run(env, container.hooks, hooks.AT_CREATION, "creating", group.vm_pid, deadline=deadline)
+    except BaseException:
+        hooks.run_and_log(env, container.hooks, hooks.AFTER_END, "stopped", 0)
         raise
 
 
@@ -159,6 +170,7 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
     if exec_id:
         exits.watch(env, process)
     else:
+        hooks.run_and_log(env, process.container.hooks, hooks.AFTER_START, "running", process.pid)
         env.group.refresh_status()
     if process.size is not None:
         with contextlib.suppress(ParmaError):  # it may have ended already

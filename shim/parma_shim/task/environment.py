@@ -59,6 +59,8 @@ class Environment:
         self.on_deleted: Final = on_deleted
         self.closing = False
         """Nothing new is begun; the process is about to end."""
+        self.machine_gone: Final = threading.Event()
+        """Set while there is no virtual machine that could be running."""
         self._make_group = make_group
         self._group: Group | None = None
         self._group_lock = threading.Lock()
@@ -74,8 +76,13 @@ class Environment:
                 raise FailedPrecondition("the shim is shutting down")
             if self._group is None:
                 self._group = self._make_group()
-                self._group.on_vm_exit(lambda _status: on_vm_exit())
+                self._group.on_vm_exit(lambda _status: self._machine_ended(on_vm_exit))
+            self.machine_gone.clear()
             return self._group
+
+    def _machine_ended(self, then: Callable[[], None]) -> None:
+        self.machine_gone.set()
+        then()
 
     @property
     def group(self) -> Group:

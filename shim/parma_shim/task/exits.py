@@ -26,6 +26,9 @@ DRAIN: Final = 0.4
 EXECS: Final = 0.4
 """Seconds that the end of a container waits for its execs to end by themselves, and once more after killing them."""
 
+MACHINE: Final = 1.0
+"""Seconds that the exit of a container that was killed alone waits for the end of its virtual machine."""
+
 START: Final = 30.0
 """Seconds that an exit waits for the answer to its own Start, so that the start is reported first."""
 
@@ -70,11 +73,18 @@ def _end_all(env: Environment) -> None:
 
 def finish(env: Environment, process: Process, status: int, *, oom_killed: bool = False) -> None:
     """Reports an exit, unless that has been done."""
+    with env.tasks.changed:
+        if process.known_end is None:
+            process.known_end = status, oom_killed
+        status, oom_killed = process.known_end
     if not process.exec_id:
         _finish_execs(env, process.container)
+    drained = True
     if process.io is not None:
         process.io.stop_input()
-        process.io.drain(DRAIN)
+        drained = process.io.drain(DRAIN)
+    if drained and not process.exec_id and process.container.killed_alone:
+        _end_machine(env)
     with env.tasks.changed:
         env.tasks.changed.wait_for(lambda: process.state is not State.STARTING, START)
         reported = _report(env, process, status, oom_killed=oom_killed)
@@ -82,6 +92,12 @@ def finish(env: Environment, process: Process, status: int, *, oom_killed: bool 
         env.record("exited", process, status=status, oom_killed=str(oom_killed).lower())
     if reported and not process.exec_id:
         env.on_exited(process.container.bundle, process.pid, status, process.exited_at)
+
+
+def _end_machine(env: Environment) -> None:
+    """The process that containerd knows is the machine's: whoever killed it may look whether it is gone."""
+    env.group.kill()
+    env.machine_gone.wait(MACHINE)
 
 
 def _report(env: Environment, process: Process, status: int, *, oom_killed: bool = False) -> bool:

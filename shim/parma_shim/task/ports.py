@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
+from parma_shim.task.hooks import Hook
 from parma_wire import guest_pb2
 
 
@@ -130,6 +131,11 @@ class Group(Protocol):
 
     def on_vm_exit(self, callback: Callable[[int | None], None]) -> None:
         """Calls back once when the virtual machine has ended, for whatever reason, with its exit status."""
+
+    def run_hooks(
+        self, hooks: Sequence[Hook], state: Mapping[str, Any], network_namespace: str, *, deadline: float
+    ) -> None:
+        """Runs programs of the host, each told the state. Raises ParmaError for the first that fails."""
 
     def refresh_status(self) -> None:
         """Fetches and verifies evidence anew, in the background: the group has changed."""

@@ -9,6 +9,7 @@ import time
 from parma_shim.digest import hex_digest
 from parma_shim.stdio.process import Paths, ProcessIO
 from parma_shim.task import states
+from parma_shim.task.hooks import Hooks
 from parma_shim.task.states import Event, State
 from parma_wire import guest_pb2
 from parma_wire.errors import AlreadyExists, NotFound
@@ -34,6 +35,7 @@ class Process:
         "exited_at",
         "guest_exec_id",
         "io",
+        "known_end",
         "pid",
         "size",
         "spec",
@@ -57,6 +59,8 @@ class Process:
         self.size: tuple[int, int] | None = None
         """Terminal size asked for before the start, to be set after it."""
         self.stdin_closed = False
+        self.known_end: tuple[int, bool] | None = None
+        """Exit status and whether memory ran out, as first heard of; reported a moment later."""
         self.spec: guest_pb2.Process | None = None
         """Of an exec, until it is started."""
 
@@ -88,7 +92,18 @@ class Process:
 class Container:
     """A container: its first process and its execs."""
 
-    __slots__ = ("bundle", "cancelled", "execs", "guest_id", "id", "init", "pids", "started_execs")
+    __slots__ = (
+        "bundle",
+        "cancelled",
+        "execs",
+        "guest_id",
+        "hooks",
+        "id",
+        "init",
+        "killed_alone",
+        "pids",
+        "started_execs",
+    )
 
     def __init__(self, container_id: str, guest_id: str, bundle: str, stdio: Paths) -> None:
         self.id = container_id
@@ -96,7 +111,10 @@ class Container:
         self.bundle = bundle
         self.init = Process(self, "", stdio, State.CREATING)
         self.execs: dict[str, Process] = {}
+        self.hooks: Hooks | None = None
         self.started_execs = 0
+        self.killed_alone = False
+        """The client has sent SIGKILL while there was no other container: the virtual machine ends with it."""
         self.cancelled = False
         """Deleted by the client before Create had finished."""
         self.pids: list[tuple[int, str]] = []

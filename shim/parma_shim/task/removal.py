@@ -11,6 +11,7 @@ import time
 from typing import Final, NamedTuple
 
 from parma_shim.api import events_pb2
+from parma_shim.task import hooks
 from parma_shim.task.environment import Environment
 from parma_shim.task.exits import timestamp
 from parma_shim.task.process import Process
@@ -56,6 +57,7 @@ def delete(env: Environment, container_id: str, exec_id: str) -> Deleted:
         _forget(env, process)
     env.record("deleted", process)
     if not exec_id:
+        hooks.run_and_log(env, process.container.hooks, hooks.AFTER_END, "stopped", 0)
         env.on_deleted(process.container.bundle, process.pid)
     return _result(process)
 

@@ -117,6 +117,8 @@ class TaskService:
         if process.exec_id and not process.pid:
             raise FailedPrecondition(f"{process.title} has not been started")
         forced = request.signal == SIGKILL and not process.exec_id
+        if forced and self._is_alone(process.container):
+            process.container.killed_alone = True
         try:
             self._env.group.guest.signal_process(
                 process.container.guest_id,
