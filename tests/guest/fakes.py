@@ -15,7 +15,7 @@ from typing import Any
 from parma_guest.attest.endorsements import Endorsements
 from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
-from parma_guest.decisions import Verdict
+from parma_guest.decisions import Engine, Verdict
 from parma_guest.devicemapper import Target
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
@@ -248,9 +248,9 @@ class FakeEngine:
 
 
 class Rig:
-    """A group over fakes, with a policy set."""
+    """A group over fakes. ``load_policy`` makes another engine than ``engine``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, load_policy: Callable[[bytes], Engine] | None = None) -> None:
         self.engine = FakeEngine()
         self.kernel = FakeKernel()
         self.mapper = FakeMapper()
@@ -259,7 +259,7 @@ class Rig:
         self.programs: list[list[str]] = []
         self.runtime = FakeRuntime()
         self.host = FakeHost(directory)
-        self.enforcer = Enforcer(NoTee(), lambda _policy: self.engine)
+        self.enforcer = Enforcer(NoTee(), load_policy or (lambda _policy: self.engine))
         self.scratches = Scratches(
             self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])
         )

@@ -25,8 +25,8 @@ GUEST = "parma.guest.v1.Guest"
 class Served:
     """A rig behind a server."""
 
-    def __init__(self, directory: Path) -> None:
-        self.rig = Rig(directory)
+    def __init__(self, directory: Path, rig: Rig | None = None) -> None:
+        self.rig = rig or Rig(directory)
         self.powered_off = threading.Event()
         self._server = Server(write_chunk=MAX_SEND)
         services = pb.DESCRIPTOR.services_by_name
