@@ -22,6 +22,9 @@ from parma_wire.errors import Malformed, NotFound, ParmaError
 OPTIONS: Final = "the runtime's options"
 """How errors call the table in containerd's configuration."""
 
+_CONTAINERDS_OWN: Final = frozenset({"TypeUrl", "ConfigPath", "ConfigBody"})
+"""Keys of that table that are containerd's: it hands on the whole table where ``ConfigPath`` in it is empty."""
+
 Value = str | int | float | list[str]
 """What a key of the file can hold."""
 
@@ -217,7 +220,8 @@ def _sources(path: str, body: bytes) -> Iterator[Source]:
             raise Malformed(f"the configuration {file} cannot be read: {error.strerror}") from None
         yield Source(file, _parse(data, file))
     if body:
-        yield Source(OPTIONS, _parse(body, OPTIONS))
+        values = _parse(body, OPTIONS)
+        yield Source(OPTIONS, {key: value for key, value in values.items() if key not in _CONTAINERDS_OWN})
 
 
 def to_values(config: Config) -> dict[str, Value]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,13 @@ def configurations(root: Path) -> dict[str, tuple[str, str]]:
 
 
 @contextmanager
-def containerd(folder: Path, config: Path, log: Path) -> Iterator[None]:
+def containerd(
+    folder: Path, config: Path, log: Path, *, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """A daemon that has loaded its plugins."""
+    command = [str(folder / "containerd"), "--config", str(config)]
     with log.open("wb") as output:
-        process = subprocess.Popen([folder / "containerd", "--config", config], stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         deadline = time.monotonic() + 60
         while "containerd successfully booted" not in log.read_text():

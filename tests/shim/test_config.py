@@ -74,6 +74,21 @@ def test_the_runtimes_options_may_be_the_configuration() -> None:
     assert config.load("", b"vcpus = 3").vcpus == 3
 
 
+def test_containerds_own_keys_in_the_runtimes_options_are_not_ours_to_refuse() -> None:
+    body = b'TypeUrl = "runtimeoptions.v1.Options"\nConfigPath = ""\nConfigBody = ""\nvcpus = 3'
+    assert config.load("", body).vcpus == 3
+
+
+def test_in_a_file_they_are_unknown(tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="unknown key 'ConfigPath'"):
+        load(tmp_path, 'ConfigPath = "/etc/other.toml"')
+
+
+def test_an_unknown_key_in_the_runtimes_options_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(Malformed, match=r"unknown key 'vcpu' in the runtime's options.*did you mean 'vcpus'"):
+        config.load("", b"vcpu = 3")
+
+
 def test_the_text_form_says_the_same(tmp_path: Path) -> None:
     made = config.Config(tee="none", policy_dirs=(Path('/with "quotes"'),), qemu_data_dir=None, vcpus=7)
     assert load(tmp_path, "\n".join(config.to_lines(made).values())) == made
