@@ -20,19 +20,22 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from parma_guest import decisions, oci, paths
-from parma_guest.attest.service import Access, merged
+from parma_guest import decisions, oci, paths, pause
+from parma_guest.attest.service import Access, Session, merged
 from parma_guest.cgroups import Usage
 from parma_guest.containers import Attestation, Container, Host, Runtime
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.overlay import Overlays
+from parma_guest.pod import Pod, namespace
 from parma_guest.processes import ExitStatus, Process
 from parma_guest.requests import (
     CreateContainer,
+    CreateSandbox,
     ExecProcess,
     MountDevice,
     MountOverlay,
     MountScratch,
+    MountVolume,
     SignalProcess,
 )
 from parma_guest.runtime import Launched, StdioPlan
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 MAX_CONTAINERS: Final = 64
 MAX_EXECS: Final = 256
 _STATUS_KILLED: Final = 128 + signals.SIGKILL
+_NO_STDIO: Final = StdioPlan(allowed=False, terminal=False, stdin=False, console_size=(0, 0))
 
 
 class Group:
@@ -59,6 +63,7 @@ class Group:
         layers: Layers,
         scratches: Scratches,
         overlays: Overlays,
+        pod: Pod,
         runtime: Runtime,
         host: Host,
         attestation: Attestation,
@@ -67,6 +72,7 @@ class Group:
         self._layers = layers
         self._scratches = scratches
         self._overlays = overlays
+        self._pod = pod
         self._runtime = runtime
         self._host = host
         self._attestation = attestation
@@ -136,6 +142,41 @@ class Group:
         if self._layers.uses(lun) or self._scratches.uses(lun):
             raise FailedPrecondition(f"the disk at LUN {lun} is in use already")
 
+    # Pod
+
+    def create_sandbox(self, request: CreateSandbox) -> int:
+        """Returns the process id, in the guest, of what keeps the pod's namespaces."""
+        sandbox = request.sandbox
+        with self._enforcer.change("CreateSandbox"):
+            if self._used_ids:
+                raise FailedPrecondition("the group has containers already", expected="the pod before its containers")
+            with Undo() as undo:
+                undo.add(self._pod.prepare(request))
+                launched = self._runtime.create(sandbox, pause.container(request), _NO_STDIO)
+            init = self._process(sandbox, ExecId(""), (pause.PROGRAM,), launched)
+            self._containers[sandbox] = Container(sandbox, init, False, Session())
+            self._used_ids.add(sandbox)
+            self._sandbox = sandbox
+            self._pod.begin(sandbox, init.pid)
+            return init.pid
+
+    def stop_sandbox(self) -> None:
+        """Ends the process that keeps the namespaces: no container can be created any more."""
+        with self._enforcer.change("StopSandbox"):
+            if self._pod.sandbox is None:
+                raise FailedPrecondition("there is no pod")
+            self._container(self._pod.sandbox).init.signal(signals.SIGKILL)
+
+    def mount_volume(self, request: MountVolume) -> None:
+        """An emptyDir of the pod."""
+        with self._enforcer.change("MountVolume") as policy:
+            space = self._pod.space(request.name)
+            policy.ask("rw_mount_device", decisions.rw_mount_device(space))
+            policy.ask("scratch_mount", decisions.scratch_mount(space))
+            if request.lun is not None:
+                self._refuse_used_disk(request.lun)
+            self._pod.mount_volume(request)
+
     # Containers
 
     def create(self, request: CreateContainer) -> int:
@@ -162,9 +203,10 @@ class Group:
             with Undo() as undo:
                 undo.add(session.close)
                 env = merged(env, session.environment)
-                namespace = self._pid_namespace(request.pid_namespace_of)
+                joined = self._joined_namespaces(request)
                 users = self._overlays.user_namespace(container)
-                spec = oci.container(request, env, capabilities, namespace, session.device, users)
+                memory = self._pod.shared_memory
+                spec = oci.container(request, env, capabilities, joined, memory, session.device, users)
                 launched = self._runtime.create(container, spec, plan)
                 init = self._process(container, ExecId(""), request.process.args, launched)
                 undo.add(lambda: self._discard(init))
@@ -332,13 +374,19 @@ class Group:
             raise AlreadyExists("the group has a sandbox container already")
         return self._sandbox or request.container
 
-    def _pid_namespace(self, container: ContainerId | None) -> str | None:
-        if container is None:
-            return None
-        found = self._container(container)
-        if found.init.exited:
-            raise FailedPrecondition("the container whose processes are to be shared has stopped")
-        return f"/proc/{found.init.pid}/ns/pid"
+    def _joined_namespaces(self, request: CreateContainer) -> dict[str, str]:
+        """Type and path of those that exist already. In a pod the names that go with them are the pod's, too."""
+        joined = self._pod.namespaces()
+        if joined and (request.hostname or request.sysctls):
+            raise Unsupported("host name and sysctls are the pod's", expected="a container without")
+        if self._sandbox is not None and self._container(self._sandbox).init.exited:
+            raise FailedPrecondition("the pod has stopped")
+        if request.pid_namespace_of is not None:
+            found = self._container(request.pid_namespace_of)
+            if found.init.exited:
+                raise FailedPrecondition("the container whose processes are to be shared has stopped")
+            joined["pid"] = namespace(found.init.pid, "pid")
+        return joined
 
     def _prepare_mount(self, mount: MountSpec, sandbox: ContainerId) -> None:
         if mount.type != "bind":
@@ -346,6 +394,7 @@ class Group:
         base = paths.sandbox_mounts(sandbox)
         if not GuestPath(mount.source).is_below(base) or mount.source == base:
             raise Unsupported("a bind mount must come from the sandbox's own directory", expected=f"below {base}")
+        self._pod.require_volume(mount.source)
         self._host.prepare_bind(base, mount.source)
 
     def _process(self, container: ContainerId, exec_id: ExecId, args: tuple[str, ...], launched: Launched) -> Process:

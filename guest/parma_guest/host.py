@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from parma_guest import paths, users
+from parma_guest import paths, pause, users
 from parma_guest.cgroups import Cgroup
 from parma_guest.syscalls import Kernel
 from parma_guest.values import ContainerId, User
@@ -35,6 +35,17 @@ class GuestHost:
         for depth in range(1, len(parts) + 1):
             self._make_one(base, "/".join(parts[: depth - 1]) or ".", parts[depth - 1])
         os.close(self._kernel.open_beneath(base, relative, os.O_PATH))
+
+    def write_pause(self, root: str, program: bytes) -> None:
+        """A root directory with the pod's program and nothing else."""
+        self._kernel.make_directory(root, 0o755)
+        descriptor = os.open(f"{root}{pause.PROGRAM}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o555)
+        with open(descriptor, "wb") as file:
+            file.write(program)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """Permissions of a directory that is the enforcer's own."""
+        os.chmod(path, mode)  # noqa: PTH101 - as the rest of this module
 
     def _make_one(self, base: str, parent: str, name: str) -> None:
         try:

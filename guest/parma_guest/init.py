@@ -27,6 +27,7 @@ from parma_guest.host import GuestHost  # noqa: E402
 from parma_guest.modules import load_modules  # noqa: E402
 from parma_guest.overlay import Overlays  # noqa: E402
 from parma_guest.owners import Owners  # noqa: E402
+from parma_guest.pod import Pod  # noqa: E402
 from parma_guest.reaper import Reaper  # noqa: E402
 from parma_guest.runtime import Crun, run  # noqa: E402
 from parma_guest.scratch import RawDisk, Scratches  # noqa: E402
@@ -71,13 +72,16 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
     enforcer = Enforcer(provider, load_policy(reaper))
     devices = ScsiDevices(kernel.block_device_size)
     mapper = DeviceMapper()
+    host = GuestHost(kernel)
+    scratches = Scratches(devices, mapper, kernel, RawDisk(), run(reaper))
     group = Group(
         enforcer,
         Layers(devices, mapper, kernel),
-        Scratches(devices, mapper, kernel, RawDisk(), run(reaper)),
+        scratches,
         Overlays(kernel, Owners(kernel, reaper.spawn)),
+        Pod(kernel, host, scratches),
         Crun(reaper),
-        GuestHost(kernel),
+        host,
         Attestation(provider, reaper.spawn, kernel),
     )
     listener = _listen(GUEST_PORT)

@@ -7,7 +7,7 @@ gets besides (its /proc, /dev, /sys, masked paths) is fixed below and equal for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from parma_guest import paths
@@ -36,7 +36,7 @@ MASKED_PATHS: Final = (
     "/sys/firmware",
 )
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-NAMESPACES: Final = ("ipc", "uts", "mount", "cgroup", "network")
+NAMESPACES: Final = ("ipc", "uts", "mount", "cgroup", "network", "pid")
 
 _DEVICE_RULES: Final = (
     # On top of this crun allows making device nodes, and using the harmless ones (null, zero, full, random, urandom,
@@ -45,15 +45,18 @@ _DEVICE_RULES: Final = (
 )
 
 
-def _fixed_mounts(*, privileged: bool) -> list[dict[str, object]]:
+def _fixed_mounts(*, privileged: bool, shared_memory: str) -> list[dict[str, object]]:
     system = "rw" if privileged else "ro"
+    shm = ("nosuid", "noexec", "nodev")
     return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _mount(
             "/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"
         ),
-        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),  # noqa: S108
+        _mount("/dev/shm", "bind", shared_memory, "bind", *shm)  # noqa: S108
+        if shared_memory
+        else _mount("/dev/shm", "tmpfs", "shm", *shm, "mode=1777", "size=65536k"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", system),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", system),
@@ -69,18 +72,18 @@ def container(
     request: CreateContainer,
     env: tuple[str, ...],
     capabilities: Capabilities,
-    pid_namespace: str | None,
+    joined: Mapping[str, str],
+    shared_memory: str = "",
     device: DeviceNode | None = None,
     user_namespace: UserNamespace | None = None,
 ) -> dict[str, Any]:
     """``config.json``; ``env`` and ``capabilities`` are those that the policy keeps.
 
-    ``pid_namespace`` is the path of a namespace to join, or None for a new one. ``device`` is the container's
-    ``/dev/sev-guest``, if the policy gives it one. ``user_namespace`` is the one that its root
-    file system was made for.
+    ``joined`` has the paths of namespaces that exist already, by type; all others are new. ``shared_memory`` is the
+    pod's ``/dev/shm``. ``device`` is the container's ``/dev/sev-guest``, if the policy gives it one.
+    ``user_namespace`` is the one that its root file system was made for.
     """
-    namespaces: list[dict[str, str]] = [{"type": name} for name in NAMESPACES]
-    namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
+    namespaces = [{"type": name, "path": joined[name]} if name in joined else {"type": name} for name in NAMESPACES]
     linux: dict[str, Any] = {
         "namespaces": namespaces,
         "cgroupsPath": paths.cgroup(request.container),
@@ -100,14 +103,17 @@ def container(
         linux["sysctl"] = dict(request.sysctls)
     if request.seccomp is not None:
         linux["seccomp"] = request.seccomp.as_document()
-    return {
+    mounts = _fixed_mounts(privileged=request.privileged, shared_memory=shared_memory)
+    document = {
         "ociVersion": OCI_VERSION,
         "root": {"path": paths.rootfs(request.container), "readonly": request.readonly_rootfs},
-        "hostname": str(request.hostname) or DEFAULT_HOSTNAME,
         "process": process(request.process, env, capabilities),
-        "mounts": _fixed_mounts(privileged=request.privileged) + [_requested(mount) for mount in request.mounts],
+        "mounts": mounts + [_requested(mount) for mount in request.mounts],
         "linux": linux,
     }
+    if "uts" not in joined:  # its pod has a host name
+        document["hostname"] = str(request.hostname) or DEFAULT_HOSTNAME
+    return document
 
 
 def _mappings(mappings: Sequence[IdMapping]) -> list[dict[str, int]]:

@@ -33,6 +33,9 @@ EMPTY_LAYER: Final = PRIVATE + "/empty"
 OWNERS: Final = PRIVATE + "/owners"
 """Layers as a user namespace sees them, while an overlay is being mounted."""
 
+PAUSE_ROOT: Final = PRIVATE + "/pause"
+"""The root directory of what keeps a pod's namespaces: one program."""
+
 NOTHING: Final = PRIVATE + "/nothing"
 """An empty directory: the root of the processes that face a container."""
 
@@ -61,6 +64,16 @@ def scratch_directory(container: ContainerId) -> str:
 def sandbox_mounts(container: ContainerId) -> str:
     """What ``sandbox://`` in a policy's mount source stands for."""
     return f"{container_directory(container)}/sandboxMounts"
+
+
+def shared_memory(sandbox: ContainerId) -> str:
+    """A pod's ``/dev/shm``, which all its containers have."""
+    return f"{container_directory(sandbox)}/shm"
+
+
+def empty_dirs(sandbox: ContainerId) -> str:
+    """Where policies expect a pod's emptyDirs, each by its name."""
+    return f"{sandbox_mounts(sandbox)}/volumes/empty-dir"
 
 
 def huge_pages(container: ContainerId) -> str:

@@ -54,6 +54,12 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
         "UnmountScratch": Row(Kind.CHANGE, ("scratch_unmount", "rw_unmount_device")),
         "MountOverlay": Row(Kind.CHANGE, ("mount_overlay",)),
         "UnmountOverlay": Row(Kind.CHANGE, ("unmount_overlay",)),
+        "CreateSandbox": Row(
+            Kind.CHANGE,
+            reason="runs a fixed program of the guest image without rights; what joins it is asked of create_container",
+        ),
+        "StopSandbox": _availability(Kind.CHANGE, "ends the pod, as ending the VM does"),
+        "MountVolume": Row(Kind.CHANGE, ("rw_mount_device", "scratch_mount")),
         "CreateContainer": Row(Kind.CHANGE, ("create_container",)),
         "StartContainer": Row(Kind.CHANGE, reason="runs exactly what create_container allowed"),
         "ExecProcess": Row(Kind.CHANGE, ("exec_in_container",)),

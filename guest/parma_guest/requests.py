@@ -30,6 +30,7 @@ from parma_guest.values import (
     Rlimit,
     RootHash,
     User,
+    VolumeName,
     WorkingDirectory,
 )
 from parma_policy import seccomp
@@ -75,6 +76,7 @@ _TMPFS_OPTION: Final = re.compile(
     r"(size=[0-9]{1,15}[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]{1,9}|nr_inodes=[0-9]{1,9})"
 )
 _FORBIDDEN_BELOW: Final = ("/proc", "/sys", "/dev")
+_ALLOWED_BELOW: Final = ("/dev/shm", "/dev/termination-log")  # noqa: S108 - Kubernetes has them there; no device is
 _SYSCTLS: Final = frozenset(
     {
         # Namespaced, and harmless whoever sets them: what Kubernetes calls the safe set.
@@ -116,6 +118,22 @@ class MountOverlay(NamedTuple):
     container: ContainerId
     layers: tuple[LayerTarget, ...]
     user_namespace: owners.UserNamespace | None = None
+
+
+class CreateSandbox(NamedTuple):
+    """A pod, before its containers."""
+
+    sandbox: ContainerId
+    hostname: Hostname
+    sysctls: Mapping[str, str]
+
+
+class MountVolume(NamedTuple):
+    """An emptyDir of the pod: exactly one of ``lun`` (a host disk, to be encrypted) and ``memory_bytes`` is set."""
+
+    name: VolumeName
+    lun: int | None
+    memory_bytes: int | None
 
 
 class CreateContainer(NamedTuple):
@@ -198,15 +216,17 @@ def mount_device(message: pb.MountDeviceRequest) -> MountDevice:
 
 def mount_scratch(message: pb.MountScratchRequest) -> MountScratch:
     """See `MountScratch`."""
-    container = ContainerId(message.container_id)
-    backing = message.WhichOneof("backing")
-    if backing == "lun":
-        return MountScratch(container, _lun(message.lun), None)
-    if backing == "memory_bytes":
-        if not MIN_SCRATCH_BYTES <= message.memory_bytes <= MAX_SCRATCH_BYTES:
-            raise Malformed("memory_bytes is out of range", expected="1 MiB to 1 TiB")
-        return MountScratch(container, None, message.memory_bytes)
-    raise Malformed("scratch space has no backing", expected="lun or memory_bytes")
+    return MountScratch(ContainerId(message.container_id), *_backing(message))
+
+
+def mount_volume(message: pb.MountVolumeRequest) -> MountVolume:
+    """See `MountVolume`."""
+    return MountVolume(VolumeName(message.name), *_backing(message))
+
+
+def create_sandbox(message: pb.CreateSandboxRequest) -> CreateSandbox:
+    """See `CreateSandbox`."""
+    return CreateSandbox(ContainerId(message.sandbox_id), Hostname(message.hostname), _sysctls(message.sysctls))
 
 
 def mount_overlay(message: pb.MountOverlayRequest) -> MountOverlay:
@@ -307,6 +327,18 @@ def _mappings(items: Iterable[pb.IdMapping]) -> list[owners.IdMapping]:
     return [owners.IdMapping(item.inside, item.outside, item.size) for item in items]
 
 
+def _backing(message: pb.MountScratchRequest | pb.MountVolumeRequest) -> tuple[int | None, int | None]:
+    """LUN or bytes of memory: exactly one of them."""
+    backing = message.WhichOneof("backing")
+    if backing == "lun":
+        return _lun(message.lun), None
+    if backing == "memory_bytes":
+        if not MIN_SCRATCH_BYTES <= message.memory_bytes <= MAX_SCRATCH_BYTES:
+            raise Malformed("memory_bytes is out of range", expected="1 MiB to 1 TiB")
+        return None, message.memory_bytes
+    raise Malformed("writable space has no backing", expected="lun or memory_bytes")
+
+
 def _lun(value: int) -> int:
     if value > MAX_LUN:
         raise Malformed("LUN is out of range", expected=f"0 to {MAX_LUN}")
@@ -391,7 +423,8 @@ def _oom_score(message: pb.Process) -> int | None:
 
 def _mount(message: pb.Mount) -> MountSpec:
     destination = GuestPath(message.destination)
-    if destination == "/" or any(destination.is_below(place) for place in _FORBIDDEN_BELOW):
+    forbidden = destination == "/" or any(destination.is_below(place) for place in _FORBIDDEN_BELOW)
+    if forbidden and destination not in _ALLOWED_BELOW:
         raise Malformed("mount destination is not allowed", expected="neither / nor anything below /proc, /sys, /dev")
     if message.type not in _MOUNT_TYPES:
         raise Unsupported(f"mounts of this type are not supported; there are {', '.join(sorted(_MOUNT_TYPES))}")

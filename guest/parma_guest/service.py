@@ -161,6 +161,23 @@ class GuestService:
         return pb.UnmountOverlayResponse()
 
     @guarded
+    def CreateSandbox(self, request: pb.CreateSandboxRequest, _context: CallContext) -> pb.CreateSandboxResponse:  # noqa: N802
+        """A pod without containers."""
+        return pb.CreateSandboxResponse(pid=self._group.create_sandbox(requests.create_sandbox(request)))
+
+    @guarded
+    def StopSandbox(self, _request: pb.StopSandboxRequest, _context: CallContext) -> pb.StopSandboxResponse:  # noqa: N802
+        """The pod's end."""
+        self._group.stop_sandbox()
+        return pb.StopSandboxResponse()
+
+    @guarded
+    def MountVolume(self, request: pb.MountVolumeRequest, _context: CallContext) -> pb.MountVolumeResponse:  # noqa: N802
+        """An emptyDir."""
+        self._group.mount_volume(requests.mount_volume(request))
+        return pb.MountVolumeResponse()
+
+    @guarded
     def CreateContainer(  # noqa: N802
         self, request: pb.CreateContainerRequest, _context: CallContext
     ) -> pb.CreateContainerResponse:

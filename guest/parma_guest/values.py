@@ -130,6 +130,17 @@ class Hostname(str):
         return super().__new__(cls, text)
 
 
+class VolumeName(str):
+    """The name of a pod's volume: an RFC 1123 label in lower case, as Kubernetes has it."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> VolumeName:
+        if not _LABEL.fullmatch(text) or text != text.lower():
+            raise Malformed("name of a volume is malformed", expected="a lower-case RFC 1123 label")
+        return super().__new__(cls, text)
+
+
 class User(NamedTuple):
     """Who a process runs as; ``umask`` is a number, 0o022 when the host named none."""
 

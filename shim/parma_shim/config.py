@@ -76,6 +76,9 @@ class Config(NamedTuple):
     scratch_mib: int = 10240
     """Size of the writable layer; nothing is allocated before it is written."""
 
+    volume_mib: int = 1024
+    """Size of each emptyDir of a pod that has no limit (``io.parma.volume-limits``) and is not in memory."""
+
     state_dir: Path = Path("/run/parma")
     data_dir: Path = Path("/var/lib/parma")
     """Holds ``layers/`` (converted image layers) and ``emulated/`` (the emulated secure processor's keys)."""
@@ -109,6 +112,7 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "memory_mib": (128, 1 << 24),
     "vcpus": (1, 512),
     "scratch_mib": (16, 1 << 27),
+    "volume_mib": (1, 1 << 20),
     "layer_cache_mib": (0, 1 << 27),
     "boot_timeout": (1, 3600),
     "call_timeout": (1, 3600),

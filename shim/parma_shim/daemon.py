@@ -131,9 +131,19 @@ class Daemon:
         descriptor = task_pb2.DESCRIPTOR.services_by_name["Task"]
         self._server.register(descriptor, service)
         self._server.register_alias("containerd.task.v2.Task", descriptor, service)
+        if not os.path.exists(f"{bundle_dir}/config.json"):  # noqa: PTH110 - a string all along
+            self._serve_sandbox(group)
         evidence = guest_pb2.DESCRIPTOR.services_by_name["HostEvidence"]
         self._server.register(evidence, EvidenceService(self._env))
         self._write_state()
+
+    def _serve_sandbox(self, group: str) -> None:
+        """A sandbox's bundle holds no specification: containerd starts the shim for the pod as such."""
+        from parma_shim.api import sandbox_pb2
+        from parma_shim.sandbox.service import SandboxService
+
+        service = SandboxService(self._env, sandbox_id=group, shutdown=self._loop.stop)
+        self._server.register(sandbox_pb2.DESCRIPTOR.services_by_name["Sandbox"], service)
 
     def serve(self, listener: socket.socket) -> None:
         """Until there is nothing left to do; then everything is gone."""
@@ -148,9 +158,10 @@ class Daemon:
     def _on_tick(self) -> None:
         """Whether anybody still wants this process."""
         now = time.monotonic()
-        if self._left() or self._server.connections:
+        tasks = self._left()
+        if tasks or self._env.is_sandbox or self._server.connections:
             self._last_seen = now
-        if self._left():
+        if tasks:
             return
         if now - self._last_seen > CONNECT_PATIENCE:
             self._log.warning("there is neither a connection nor a task: ending")

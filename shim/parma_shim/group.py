@@ -19,7 +19,6 @@ takes ``_lock`` only, so it never waits for a guest that is stuck.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,27 +27,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import ttrpc
-from parma_shim import guest_request
+from parma_shim import guest_request, pod_volumes
 from parma_shim.attestation import Attester, Publish
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
-from parma_shim.document_source import documents_from_annotations
+from parma_shim.document_source import SignedDocument, documents_from_annotations
 from parma_shim.guest import Around, GuestClient, unobserved
 from parma_shim.helpers.call import call
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
-from parma_shim.vm import disks
-from parma_shim.vm.command import VmSpec
-from parma_shim.vm.image import GuestImage, load_image, unverified_files
+from parma_shim.vm.image import GuestImage
 from parma_shim.vm.layers import LayerJob, LayerSource
 from parma_shim.vm.machine import VirtualMachine
+from parma_shim.vm.recipe import Place, launch_spec, verified_image
+from parma_shim.vm.scratch import mount_scratch
 from parma_shim.vm.secure_processor import EmulatedSigner
 from parma_shim.vm.session import Session, boot
-from parma_shim.vm.sizing import size_of
 from parma_shim.vm.spawn import Executor, on_spawn_thread
 from parma_shim.vm.undo import Undo
-from parma_wire.errors import AlreadyExists, DeadlineExceeded, Denied, FailedPrecondition, NotFound, Unavailable
+from parma_wire.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    Denied,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from parma_shim.endorsements import Endorsing
@@ -65,12 +71,15 @@ class Log(Protocol):
 _MIB: Final = 1 << 20
 _SHUTDOWN_SECONDS: Final = 10.0
 _HOOKS_GRACE: Final = 5.0  # for the helper to say which of them was late
-_IMAGE_CACHE: Final = "verified-images"
 
 
 class _Container(NamedTuple):
     guest_id: str
     undo: Undo
+    is_pod: bool = False
+    """It is what keeps a pod's namespaces."""
+    own_pids: bool = False
+    """It has a pid namespace of its own, in a pod."""
 
 
 class ContainerGroup:
@@ -103,7 +112,7 @@ class ContainerGroup:
         self._config: Final = config
         self._group_id: Final = group_id
         self._namespace: Final = namespace
-        self._directory: Final = directory
+        self._place: Final = Place(namespace, group_id, directory)
         self._grpc_address: Final = grpc_address
         self._log: Final = log
         self._executor: Final = executor
@@ -224,7 +233,7 @@ class ContainerGroup:
                 self._roll_back(undo)
                 raise
             with self._lock:
-                self._containers[spec.container_id] = _Container(spec.guest_id, undo)
+                self._containers[spec.container_id] = self._created(spec, undo)
             seconds = f"{time.monotonic() - began:.1f}"
             self._log("container created", container=spec.container_id, seconds=seconds, vm_pid=self.vm_pid)
             self._attester.set_containers(list(self._containers))
@@ -240,7 +249,7 @@ class ContainerGroup:
             if container is None:
                 raise NotFound(f"no container {container_id}")
             session = self._session
-            if session is not None and session.machine.alive:
+            if session is not None and session.machine.alive and not container.is_pod:
                 self._delete_in_guest(session, container)
             with self._lock:
                 del self._containers[container_id]
@@ -305,11 +314,34 @@ class ContainerGroup:
     def _policy_of(self, spec: ContainerSpec) -> bytes | None:
         return policy_from_annotations(spec.oci.get("annotations") or {}, self._config.policy_dirs)
 
+    def _created(self, spec: ContainerSpec, undo: Undo) -> _Container:
+        is_pod = guest_request.is_sandbox_container(spec.oci)
+        own_pids = not is_pod and not guest_request.shares_pid_namespace(spec.oci)
+        return _Container(spec.guest_id, undo, is_pod, own_pids)
+
     def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
         documents = documents_from_annotations(spec.oci.get("annotations") or {}, self._config.fragment_dirs)
+        if guest_request.is_sandbox_container(spec.oci):
+            self._create_pod(spec, documents, end)
+        else:
+            self._create_container(spec, documents, undo, end)
+
+    def _create_pod(self, spec: ContainerSpec, documents: Sequence[SignedDocument], end: float) -> None:
+        """The pause image is not needed: what keeps a pod together is part of the guest's own image."""
+        if self._session is not None:
+            raise FailedPrecondition("the pod's VM runs already")
+        policy = require_policy(self._policy_of(spec), self._config.tee)
+        self._boot(spec, verified_image(self._config, end), policy, end)
+        session = self._running()
+        session.load_documents(documents, deadline=end)
+        session.guest.create_sandbox(guest_request.sandbox_request(spec.oci, guest_id=spec.guest_id), deadline=end)
+
+    def _create_container(
+        self, spec: ContainerSpec, documents: Sequence[SignedDocument], undo: Undo, end: float
+    ) -> None:
         if self._session is None:
             policy = require_policy(self._policy_of(spec), self._config.tee)
-            image = self._image(end)
+            image = verified_image(self._config, end)
         source = self._start_layers(
             self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed
         )
@@ -327,19 +359,27 @@ class ContainerGroup:
             targets = session.layers.mount(source.layers(deadline=end), undo, deadline=end)
         finally:
             source.close()
-        self._mount_scratch(session, spec.guest_id, undo, end)
+        sandbox = self._sandbox_guest_id()
+        if sandbox:
+            wanted = pod_volumes.empty_dirs(spec.oci.get("mounts") or [])
+            session.volumes.make(wanted, spec.oci.get("annotations") or {}, self._config, deadline=end)
+        mount_scratch(session, spec.guest_id, self._config, undo, end)
         guest = session.guest
         guest.mount_overlay(guest_request.overlay_request(spec.oci, spec.guest_id, targets[::-1]), deadline=end)
         undo.push("unmounting the overlay", partial(guest.unmount_overlay, spec.guest_id))
         request = guest_request.create_request(
-            spec.oci, guest_id=spec.guest_id, stdin=spec.stdin, pid_namespace_of=self._pid_namespace(spec)
+            spec.oci,
+            guest_id=spec.guest_id,
+            stdin=spec.stdin,
+            sandbox=sandbox,
+            pid_namespace_of=self._pid_namespace(spec),
         )
         if self._endorsing is not None:
             self._endorsing.wait(end)
         guest.create_container(request, deadline=end)
 
     def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
-        vm_spec = self._vm_spec(spec, image, policy)
+        vm_spec = launch_spec(self._config, self._place, spec, image, policy)
         config = self._config
         signer = None
         if config.tee == "emulated":
@@ -386,39 +426,6 @@ class ContainerGroup:
         if machine is not None:
             machine.kill()
 
-    def _vm_spec(self, spec: ContainerSpec, image: GuestImage, policy: bytes) -> VmSpec:
-        config = self._config
-        linux, process = spec.oci.get("linux") or {}, spec.oci.get("process") or {}
-        size = size_of(
-            spec.oci,
-            default_vcpus=config.vcpus,
-            default_memory_mib=config.memory_mib,
-            extra_mib=config.scratch_mib if config.scratch == "memory" else 0,
-            shapes=image.shapes(config.tee),
-        )
-        return VmSpec(
-            name=f"parma-{self._namespace}-{self._group_id}"[:100],
-            directory=self._directory,
-            vcpus=size.vcpus,
-            memory_mib=size.memory_mib,
-            host_data=bytes.fromhex(hex_digest(policy)),
-            image=image,
-            tee=config.tee,
-            cgroups_path=linux.get("cgroupsPath") or "",
-            oom_score_adj=process.get("oomScoreAdj"),
-        )
-
-    def _image(self, end: float) -> GuestImage:
-        """The guest image, its files compared with the manifest once after each change."""
-        config = self._config
-        image = load_image(config.image_dir)
-        _make_private(config.data_dir)
-        cache = config.data_dir / _IMAGE_CACHE
-        if unverified_files(image, cache):
-            request = {"directory": str(config.image_dir), "cache": str(cache)}
-            call(config.python, "image", request, timeout=max(0.0, end - time.monotonic()))
-        return image
-
     def _layers_request(self, container_id: str) -> dict[str, object]:
         config = self._config
         return {
@@ -430,30 +437,26 @@ class ContainerGroup:
             "timeout": config.call_timeout,
         }
 
-    def _mount_scratch(self, session: Session, guest_id: str, undo: Undo, end: float) -> None:
-        config = self._config
-        size = config.scratch_mib * _MIB
-        if config.scratch == "memory":
-            session.guest.mount_scratch_memory(guest_id, size, deadline=end)
-        else:
-            fd = disks.open_scratch(config.data_dir / "scratch", size)
-            try:
-                lun = session.machine.attach_descriptor(fd, readonly=False, deadline=end)
-            finally:
-                os.close(fd)
-            undo.push("detaching the scratch disk", partial(self._detach, session, lun))
-            session.guest.mount_scratch_disk(guest_id, lun, deadline=end)
-        undo.push("unmounting the scratch space", partial(session.guest.unmount_scratch, guest_id))
-
-    def _detach(self, session: Session, lun: int) -> None:
-        session.machine.detach_disk(lun, deadline=time.monotonic() + self._config.call_timeout)
+    def _sandbox_guest_id(self) -> str:
+        """The pod's id in the guest; "" for a group that is none."""
+        sandbox = self._containers.get(self._group_id)
+        return sandbox.guest_id if sandbox is not None and sandbox.is_pod else ""
 
     def _pid_namespace(self, spec: ContainerSpec) -> str:
-        """The guest id of the pod's pause container, when the container is to share its pid namespace."""
-        if guest_request.is_sandbox_container(spec.oci) or not guest_request.shares_pid_namespace(spec.oci):
+        """The guest id of whose pid namespace the container is to join: the pod's, or another container's.
+
+        All paths on the host are the same, as all processes are the VM's. But in a pod whose containers have pid
+        namespaces of their own, one that is to join one means the container that it is there to look at.
+        """
+        if not guest_request.shares_pid_namespace(spec.oci):
             return ""
-        sandbox = self._containers.get(self._group_id)
-        return sandbox.guest_id if sandbox is not None else ""
+        head = self._containers.get(self._group_id)
+        if head is None:
+            return ""
+        alone = [found.guest_id for found in self._containers.values() if found.own_pids] if head.is_pod else []
+        if len(alone) > 1:
+            raise Unsupported("whose processes are to be shared cannot be told", expected="one container with its own")
+        return alone[0] if alone else head.guest_id
 
     def _delete_in_guest(self, session: Session, container: _Container) -> None:
         try:
@@ -484,10 +487,3 @@ class ContainerGroup:
         self._attester.detach()
         if session is not None:
             session.end(orderly=False)
-
-
-def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"cannot make {directory}: {error.strerror}", hint="data_dir in the config") from error

@@ -189,6 +189,23 @@ class GuestClient:
         request = pb.UnmountOverlayRequest(container_id=container_id)
         self._call("UnmountOverlay", request, pb.UnmountOverlayResponse, deadline)
 
+    def create_sandbox(self, request: pb.CreateSandboxRequest, *, deadline: float | None = None) -> int:
+        """Make what a pod's containers share; returns the id, in the guest, of the process that keeps it."""
+        return _pid(self._call("CreateSandbox", request, pb.CreateSandboxResponse, deadline).pid)
+
+    def stop_sandbox(self, *, deadline: float | None = None) -> None:
+        """End that process."""
+        self._call("StopSandbox", pb.StopSandboxRequest(), pb.StopSandboxResponse, deadline)
+
+    def mount_volume_disk(self, name: str, lun: int, *, deadline: float | None = None) -> None:
+        """Make an emptyDir on a host disk, encrypted with a key of the guest's."""
+        self._call("MountVolume", pb.MountVolumeRequest(name=name, lun=lun), pb.MountVolumeResponse, deadline)
+
+    def mount_volume_memory(self, name: str, size: int, *, deadline: float | None = None) -> None:
+        """Make an emptyDir in guest memory, of ``size`` bytes."""
+        request = pb.MountVolumeRequest(name=name, memory_bytes=size)
+        self._call("MountVolume", request, pb.MountVolumeResponse, deadline)
+
     def create_container(self, request: pb.CreateContainerRequest, *, deadline: float | None = None) -> int:
         """Create, do not start; returns the init process's id in the guest."""
         return _pid(self._call("CreateContainer", request, pb.CreateContainerResponse, deadline).pid)

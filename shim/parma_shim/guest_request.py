@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from parma_shim import pod_volumes
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed
 
@@ -34,11 +35,14 @@ Document = Mapping[str, Any]
 
 
 def create_request(
-    oci: Document, *, guest_id: str, stdin: bool, pid_namespace_of: str = ""
+    oci: Document, *, guest_id: str, stdin: bool, sandbox: str = "", pid_namespace_of: str = ""
 ) -> pb.CreateContainerRequest:
-    """The request for a container's ``config.json``. Raises Malformed when that is not what the OCI spec says."""
+    """The request for a container's ``config.json``; ``sandbox`` is its pod's id in the guest, if it has one.
+
+    Raises Malformed when that is not what the OCI spec says.
+    """
     try:
-        return _create_request(oci, guest_id, stdin, pid_namespace_of)
+        return _create_request(oci, guest_id, stdin, sandbox, pid_namespace_of)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
 
@@ -55,6 +59,18 @@ def overlay_request(oci: Document, guest_id: str, layer_targets: Sequence[str]) 
         )
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
+
+
+def sandbox_request(oci: Document, *, guest_id: str) -> pb.CreateSandboxRequest:
+    """The request for a pod, by the ``config.json`` of its pause container. Raises Malformed as above."""
+    try:
+        return pb.CreateSandboxRequest(
+            sandbox_id=guest_id,
+            hostname=str(oci.get("hostname") or ""),
+            sysctls=(oci.get("linux") or {}).get("sysctl") or {},
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Malformed(f"the pod's OCI spec makes no sense: {error}") from error
 
 
 def process_request(process: Document, *, stdin: bool) -> pb.Process:
@@ -96,20 +112,21 @@ def is_sandbox_container(oci: Document) -> bool:
     return (oci.get("annotations") or {}).get(_CONTAINER_TYPE) == "sandbox"
 
 
-def _create_request(oci: Document, guest_id: str, stdin: bool, pid_namespace_of: str) -> pb.CreateContainerRequest:
+def _create_request(
+    oci: Document, guest_id: str, stdin: bool, sandbox: str, pid_namespace_of: str
+) -> pb.CreateContainerRequest:
     linux = oci.get("linux") or {}
     profile = linux.get("seccomp")
     return pb.CreateContainerRequest(
         container_id=guest_id,
         process=_process(oci["process"], stdin),
-        mounts=_mounts(oci.get("mounts") or []),
+        mounts=_mounts(oci.get("mounts") or [], sandbox),
         readonly_rootfs=bool((oci.get("root") or {}).get("readonly")),
         hostname=str(oci.get("hostname") or ""),
         seccomp=json.dumps(profile, separators=(",", ":")).encode() if profile else b"",
         sysctls=linux.get("sysctl") or {},
         resources=resources_request(linux.get("resources") or {}),
         privileged=_privileged(linux),
-        sandbox_container=is_sandbox_container(oci),
         pid_namespace_of=pid_namespace_of,
     )
 
@@ -145,17 +162,29 @@ def _process(process: Document, stdin: bool) -> pb.Process:
     return result
 
 
-def _mounts(mounts: Sequence[Document]) -> list[pb.Mount]:
+def _mounts(mounts: Sequence[Document], sandbox: str) -> list[pb.Mount]:
     return [
         pb.Mount(
             destination=mount["destination"],
             type=_mount_type(mount),
-            source=mount.get("source") or "",
+            source=_mount_source(mount, sandbox),
             options=mount.get("options") or [],
         )
         for mount in mounts
-        if _mount_type(mount) not in _OWN_MOUNTS.get(mount["destination"], ())
+        if not _is_own(mount)
     ]
+
+
+def _is_own(mount: Document) -> bool:
+    """Whether the enforcer makes this mount by itself; an emptyDir in such a place is somebody's wish."""
+    own = _mount_type(mount) in _OWN_MOUNTS.get(mount["destination"], ())
+    return own and not pod_volumes.empty_dir_name(str(mount.get("source") or ""))
+
+
+def _mount_source(mount: Document, sandbox: str) -> str:
+    source = str(mount.get("source") or "")
+    name = pod_volumes.empty_dir_name(source) if sandbox else ""
+    return pod_volumes.guest_source(sandbox, name) if name else source
 
 
 def _mount_type(mount: Document) -> str:

@@ -21,6 +21,7 @@ from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
 from parma_guest.overlay import Overlays
 from parma_guest.owners import Owners
+from parma_guest.pod import Pod
 from parma_guest.reaper import Child, Reaper
 from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan
 from parma_guest.scratch import Scratches
@@ -183,6 +184,8 @@ class FakeHost:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.prepared: list[str] = []
+        self.modes: dict[str, int] = {}
+        self.programs: dict[str, bytes] = {}
 
     def identity(self, container: ContainerId, user: User) -> Identity:
         return Identity("somebody", tuple((gid, f"g{gid}") for gid in (user.gid, *user.additional_gids)))
@@ -192,6 +195,12 @@ class FakeHost:
 
     def prepare_bind(self, base: str, source: str) -> None:
         self.prepared.append(source)
+
+    def write_pause(self, root: str, program: bytes) -> None:
+        self.programs[root] = program
+
+    def set_mode(self, path: str, mode: int) -> None:
+        self.modes[path] = mode
 
 
 class FakeAttestation:
@@ -266,8 +275,16 @@ class Rig:
         self.layers = Layers(self.devices, self.mapper, self.kernel)
         self.overlays = Overlays(self.kernel, Owners(self.kernel, Reaper(lambda: None).spawn))
         self.attestation = FakeAttestation()
+        self.pod = Pod(self.kernel, self.host, self.scratches)
         self.group = Group(
-            self.enforcer, self.layers, self.scratches, self.overlays, self.runtime, self.host, self.attestation
+            self.enforcer,
+            self.layers,
+            self.scratches,
+            self.overlays,
+            self.pod,
+            self.runtime,
+            self.host,
+            self.attestation,
         )
 
     def set_policy(self) -> None:

@@ -98,7 +98,7 @@ def request(**fields: Any) -> requests.CreateContainer:
 
 
 def spec(wanted: requests.CreateContainer) -> dict[str, Any]:
-    return oci.container(wanted, wanted.process.env, NO_CAPS, None)
+    return oci.container(wanted, wanted.process.env, NO_CAPS, {})
 
 
 def test_a_plain_container() -> None:
@@ -141,7 +141,7 @@ def test_every_optional_field_ends_where_it_belongs_and_nowhere_else() -> None:
 def test_a_user_namespace_is_that_of_the_root_file_system() -> None:
     wanted = request()
     namespace = UserNamespace((IdMapping(0, 1000, 65535),), (IdMapping(0, 0, 20), IdMapping(20, 2000, 5)))
-    linux = oci.container(wanted, wanted.process.env, NO_CAPS, None, None, namespace)["linux"]
+    linux = oci.container(wanted, wanted.process.env, NO_CAPS, {}, user_namespace=namespace)["linux"]
     assert linux.pop("uidMappings") == [{"containerID": 0, "hostID": 1000, "size": 65535}]
     assert linux.pop("gidMappings") == [
         {"containerID": 0, "hostID": 0, "size": 20},
@@ -205,7 +205,7 @@ def test_what_leaks_is_masked(path: str) -> None:
 
 def test_a_device_is_there_for_every_user_and_may_be_opened() -> None:
     wanted = request()
-    document = oci.container(wanted, wanted.process.env, NO_CAPS, None, DeviceNode("/dev/sev-guest", 244, 3))
+    document = oci.container(wanted, wanted.process.env, NO_CAPS, {}, device=DeviceNode("/dev/sev-guest", 244, 3))
     (device,) = document["linux"]["devices"]
     assert device == {
         "path": "/dev/sev-guest",

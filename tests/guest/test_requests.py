@@ -198,7 +198,8 @@ def test_errors_about_the_environment_never_quote_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "destination", ["/proc", "/proc/self", "/sys", "/sys/fs/cgroup", "/dev", "/dev/shm", "/", "/a/../proc", "//proc"]
+    "destination",
+    ["/proc", "/proc/self", "/sys", "/sys/fs/cgroup", "/dev", "/dev/null", "/dev/shm/x", "/", "/a/../proc", "//proc"],
 )
 def test_mounts_over_the_system_directories_are_refused(destination: str) -> None:
     with pytest.raises(Malformed):

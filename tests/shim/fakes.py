@@ -105,12 +105,15 @@ class FakeGuest:
         self.alive = True
         self.calls: list[str] = []
         self.resources: guest_pb2.Resources | None = None
+        self.pod = ""
         self._pids = itertools.count(2)
         self._dead = threading.Event()
 
     def create(self, spec: ContainerSpec) -> None:
-        args = list(spec.oci["process"]["args"])
+        args = list(spec.oci.get("process", {"args": ["sleep"]})["args"])  # a sandbox has no process of its own
         _refuse(args)
+        if (spec.oci.get("annotations") or {}).get("io.kubernetes.cri.container-type") == "sandbox":
+            self.pod = spec.guest_id
         self.processes[spec.guest_id, ""] = FakeProcess(next(self._pids), args)
 
     def die(self) -> None:
@@ -132,6 +135,10 @@ class FakeGuest:
     def start_container(self, container_id: str, *, deadline: float | None = None) -> None:
         self._enter("start", deadline)
         self.process(container_id).run()
+
+    def stop_sandbox(self, *, deadline: float | None = None) -> None:
+        self._enter("stop", deadline)
+        self.process(self.pod).exit(137)
 
     def exec_process(
         self, container_id: str, exec_id: str, process: guest_pb2.Process, *, deadline: float | None = None
@@ -232,6 +239,8 @@ class FakeGroup:
         self.hooks: list[tuple[str, str, int, str]] = []
         """Path, status, process id, network namespace: in the order in which they ran."""
         self.failing_hooks: set[str] = set()
+        self.status: dict[str, Any] = {}
+        self.status_document = ""
         self.on_create: Callable[[ContainerSpec], None] = lambda _spec: None
         self.on_delete: Callable[[str], None] = lambda _container_id: None
         self.on_attest: Callable[[], None] = lambda: None

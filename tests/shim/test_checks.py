@@ -99,7 +99,18 @@ def test_owners_that_the_host_would_have_to_map_are_refused() -> None:
 
 def test_a_pods_namespaces_may_be_named() -> None:
     namespaces = [{"type": "network", "path": "/var/run/netns/cni-1"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}]
+    namespaces.append({"type": "pid"})
     checks.check_container({**spec(namespaces=namespaces), "annotations": POD})
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("network", "a confidential pod cannot share the host's network"), ("pid", "hostPID"), ("ipc", "hostIPC")],
+)
+def test_a_pod_shares_no_namespace_with_the_host(kind: str, says: str) -> None:
+    namespaces = [{"type": name} for name in ("network", "pid", "ipc") if name != kind]
+    with pytest.raises(Unsupported, match=says):
+        checks.check_container({**spec(namespaces=namespaces), "annotations": POD})
 
 
 def test_a_privileged_container_may_list_devices() -> None:

@@ -62,6 +62,8 @@ class FakeGuest:
             return pb.SetPolicyResponse(policy_sha256=hashlib.sha256(self.policy).digest())
         elif name == "CreateContainer" and name not in self.answers:
             return pb.CreateContainerResponse(pid=42)
+        elif name == "CreateSandbox" and name not in self.answers:
+            return pb.CreateSandboxResponse(pid=41)
         return self.answers.get(name, getattr(pb, f"{name}Response")())
 
 

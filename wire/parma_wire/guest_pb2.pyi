@@ -322,6 +322,51 @@ class Resources(_message.Message):
     blkio_weight: int
     def __init__(self, memory_limit: _Optional[int] = ..., cpu_quota: _Optional[int] = ..., cpu_period: _Optional[int] = ..., cpu_shares: _Optional[int] = ..., pids_limit: _Optional[int] = ..., cpuset_cpus: _Optional[str] = ..., memory_swap: _Optional[int] = ..., memory_reservation: _Optional[int] = ..., blkio_weight: _Optional[int] = ...) -> None: ...
 
+class CreateSandboxRequest(_message.Message):
+    __slots__ = ("sandbox_id", "hostname", "sysctls")
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    sandbox_id: str
+    hostname: str
+    sysctls: _containers.ScalarMap[str, str]
+    def __init__(self, sandbox_id: _Optional[str] = ..., hostname: _Optional[str] = ..., sysctls: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class CreateSandboxResponse(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class StopSandboxRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StopSandboxResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MountVolumeRequest(_message.Message):
+    __slots__ = ("name", "lun", "memory_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LUN_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    lun: int
+    memory_bytes: int
+    def __init__(self, name: _Optional[str] = ..., lun: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class MountVolumeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CreateContainerRequest(_message.Message):
     __slots__ = ("container_id", "process", "mounts", "readonly_rootfs", "hostname", "seccomp", "sysctls", "resources", "privileged", "sandbox_container", "pid_namespace_of")
     class SysctlsEntry(_message.Message):

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from parma_shim import pod_volumes
 from parma_wire.errors import Malformed, Unsupported
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ ANNOTATIONS: Final = frozenset(
         "io.parma.policy-file",
         "io.parma.fragments",
         "io.parma.fragment-files",
+        "io.parma.volume-limits",
     }
 )
 """All that an annotation can say. None can choose a program, a path on the host, the command line of the guest's
@@ -66,7 +68,7 @@ def check_container(spec: Json) -> None:
     """
     linux = _object(spec, "linux")
     annotations = _object(spec, "annotations")
-    _check_annotations(annotations)
+    check_annotations(annotations)
     in_pod = SANDBOX_ID in annotations
     check_process(_object(spec, "process"))
     _refuse(linux, _UNSUPPORTED_LINUX, "linux")
@@ -102,8 +104,13 @@ def check_limits(resources: Json) -> None:
         raise Unsupported(f"resource limits of kind {unknown[0]} are not supported", expected="cpu, memory or pids")
 
 
-def _check_annotations(annotations: Json) -> None:
-    """Ours are an allow-list: one that is misspelt must not be one that has no effect."""
+def check_annotations(annotations: Json) -> None:
+    """Ours are an allow-list: one that is misspelt must not be one that has no effect.
+
+    Raises:
+        Malformed
+    """
+    pod_volumes.limits(annotations)
     for name in annotations:
         if name.startswith(OUR_PREFIX) and name not in ANNOTATIONS:
             import difflib
@@ -138,10 +145,16 @@ def _check_namespaces(linux: Json, *, in_pod: bool) -> None:
         raise Malformed("a user namespace without mappings", expected="uidMappings and gidMappings")
     if "user" not in paths and any(mapped):
         raise Malformed("uidMappings or gidMappings without a user namespace")
-    if in_pod:
-        return
     if "network" not in paths:
-        raise Unsupported("a confidential container cannot share the host's network", hint="run it without --net-host")
+        what, hint = ("pod", "without hostNetwork") if in_pod else ("container", "run it without --net-host")
+        raise Unsupported(f"a confidential {what} cannot share the host's network", hint=hint)
+    if in_pod:
+        for kind, name in (("pid", "hostPID"), ("ipc", "hostIPC")):
+            if kind not in paths:
+                raise Unsupported(
+                    f"a confidential pod cannot share the host's {kind} namespace", hint=f"without {name}"
+                )
+        return
     joined = sorted(kind for kind, path in paths.items() if path)
     if joined:
         raise Unsupported(f"an existing {joined[0]} namespace of the host cannot be joined")

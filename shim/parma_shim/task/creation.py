@@ -51,6 +51,7 @@ def _create(
     checks.check_container(spec)
     checks.check_rootfs(request.rootfs)
     container.hooks = hooks.parse(spec, container.id, request.bundle)
+    container.is_pod = guest_request.is_sandbox_container(spec)
     spec["process"]["terminal"] = request.terminal
     io = ProcessIO(container.init.stdio, container_id=container.id, namespace=env.namespace, registry=env.registry)
     try:

@@ -61,6 +61,8 @@ class Environment:
         """Nothing new is begun; the process is about to end."""
         self.machine_gone: Final = threading.Event()
         """Set while there is no virtual machine that could be running."""
+        self.is_sandbox = False
+        """containerd's sandbox API made a pod: it stays when it has no tasks. Under the tasks' lock."""
         self._make_group = make_group
         self._group: Group | None = None
         self._group_lock = threading.Lock()

@@ -8,6 +8,7 @@ version 2.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from google.protobuf.any_pb2 import Any
 
@@ -21,6 +22,24 @@ _UNLIMITED = (1 << 64) - 1
 def host_is_unified(root: str = "/sys/fs/cgroup") -> bool:
     """Whether the host uses cgroup version 2 alone."""
     return os.path.exists(f"{root}/cgroup.controllers")  # noqa: PTH110 - no need of a Path
+
+
+def total(stats: Iterable[guest_pb2.StatsResponse]) -> guest_pb2.StatsResponse:
+    """The sum of several containers'; limits add up to none as soon as one has none."""
+    result = guest_pb2.StatsResponse()
+    unlimited = {"memory_limit": False, "pids_limit": False}
+    for one in stats:
+        for field in one.DESCRIPTOR.fields:
+            value = getattr(one, field.name)
+            if field.name in unlimited and value in (0, _UNLIMITED):
+                unlimited[field.name] = True
+            else:
+                setattr(result, field.name, min(getattr(result, field.name) + value, _UNLIMITED))
+    if unlimited["memory_limit"]:
+        result.memory_limit = _UNLIMITED
+    if unlimited["pids_limit"]:
+        result.pids_limit = 0
+    return result
 
 
 def encode(stats: guest_pb2.StatsResponse, *, unified: bool) -> Any:

@@ -54,6 +54,9 @@ class Guest(Protocol):
     def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
         """A report (1184 bytes) that answers 64 bytes; empty where there is no secure processor."""
 
+    def stop_sandbox(self, *, deadline: float | None = None) -> None:
+        """Ends the process that keeps a pod's namespaces."""
+
     def exec_process(
         self, container_id: str, exec_id: str, process: guest_pb2.Process, *, deadline: float | None = None
     ) -> int: ...
@@ -117,6 +120,14 @@ class Group(Protocol):
 
     @property
     def vm_pid(self) -> int: ...
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """A summary of the attested-policy status; empty before there is one."""
+
+    @property
+    def status_document(self) -> str:
+        """The attested-policy status with its evidence, JSON; empty before there is one."""
 
     def create_container(self, spec: ContainerSpec, *, deadline: float | None) -> None:
         """Boots the virtual machine if this is the first one. Undoes everything when it fails."""

@@ -100,6 +100,7 @@ class Container:
         "hooks",
         "id",
         "init",
+        "is_pod",
         "killed_alone",
         "pids",
         "started_execs",
@@ -115,6 +116,8 @@ class Container:
         self.started_execs = 0
         self.killed_alone = False
         """The client has sent SIGKILL while there was no other container: the virtual machine ends with it."""
+        self.is_pod = False
+        """A pod's pause container: in the guest it is a process of the guest image."""
         self.cancelled = False
         """Deleted by the client before Create had finished."""
         self.pids: list[tuple[int, str]] = []

@@ -72,7 +72,7 @@ def _cancel_creation(env: Environment, container_id: str) -> None:
     if container is None:
         return
     container.cancelled = True
-    if len(env.tasks.all()) == 1:
+    if len(env.tasks.all()) == 1 and not env.is_sandbox:
         env.kill_machine(f"{container.init.title} is deleted while it is being created")
     raise NotFound(f"container {container_id} does not exist: not found")
 
@@ -107,7 +107,7 @@ def _forget_in_guest(env: Environment, process: Process) -> None:
 
 def _is_last(env: Environment, process: Process) -> bool:
     with env.tasks.changed:
-        return all(container is process.container for container in env.tasks.all())
+        return not env.is_sandbox and all(container is process.container for container in env.tasks.all())
 
 
 def _forget(env: Environment, process: Process) -> None:

@@ -34,7 +34,9 @@ from parma_wire.errors import (
 )
 from ttrpc import Context
 
+SIGINT: Final = 2
 SIGKILL: Final = 9
+SIGTERM: Final = 15
 KILL_TIMEOUT: Final = 5.0
 """Seconds that the guest has for SIGKILL; then the virtual machine is ended instead."""
 
@@ -117,6 +119,9 @@ class TaskService:
         if process.exec_id and not process.pid:
             raise FailedPrecondition(f"{process.title} has not been started")
         forced = request.signal == SIGKILL and not process.exec_id
+        if process.container.is_pod and not process.exec_id:
+            self._end_pod(process, request.signal)
+            return Empty()
         if forced and self._is_alone(process.container):
             process.container.killed_alone = True
         try:
@@ -137,6 +142,15 @@ class TaskService:
                 raise
             self._env.kill_machine(f"{process.title} cannot be killed: {error}")
         return Empty()
+
+    def _end_pod(self, process: Process, signal: int) -> None:
+        """What a pause container does with a signal."""
+        if signal not in (SIGKILL, SIGTERM, SIGINT):
+            return
+        try:
+            self._env.group.guest.stop_sandbox(deadline=time.monotonic() + KILL_TIMEOUT)
+        except ParmaError as error:
+            self._env.kill_machine(f"{process.title} cannot be killed: {error}")
 
     def Pids(self, request: task_pb2.PidsRequest, _context: Context) -> task_pb2.PidsResponse:  # noqa: N802
         process = self._find(request.id)
@@ -237,7 +251,8 @@ class TaskService:
             if creating is not None:
                 creating.cancelled = True
             left = [container for container in self._env.tasks.all() if container is not creating]
-        if not left:
+            keeps = bool(left) or self._env.is_sandbox
+        if not keeps:
             self._env.closing = True
             context.after_reply(self._shutdown)
         return Empty()
@@ -248,7 +263,7 @@ class TaskService:
 
     def _is_alone(self, container: Container) -> bool:
         with self._env.tasks.changed:
-            return self._env.tasks.all() == [container]
+            return self._env.tasks.all() == [container] and not self._env.is_sandbox
 
     def _step(self, container_id: str, event: Event) -> Process:
         with self._env.tasks.changed:

@@ -16,6 +16,7 @@ from parma_shim.vm.command import VmSpec
 from parma_shim.vm.layers import LayerTable
 from parma_shim.vm.machine import VirtualMachine
 from parma_shim.vm.secure_processor import SecureProcessor, Signer
+from parma_shim.vm.volumes import Volumes
 from parma_wire.errors import ParmaError, Unavailable, Unverified
 from parma_wire.limits import GUEST_PORT, MAX_SEND
 
@@ -37,6 +38,7 @@ class Session:
         self.machine: Final = machine
         self.guest: Final = GuestClient(client, timeout=call_timeout, around=around)
         self.layers: Final = LayerTable(machine, self.guest, timeout=call_timeout)
+        self.volumes: Final = Volumes(machine, self.guest)
         self.greeting = Greeting("", "", ())
         self.timings: dict[str, float] = {}
         self.wants_endorsements = False

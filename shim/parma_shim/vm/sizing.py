@@ -23,6 +23,8 @@ _MIB: Final = 1 << 20
 _POD_MEMORY: Final = "io.kubernetes.cri.sandbox-memory"
 _POD_QUOTA: Final = "io.kubernetes.cri.sandbox-cpu-quota"
 _POD_PERIOD: Final = "io.kubernetes.cri.sandbox-cpu-period"
+_POD_SHARES: Final = "io.kubernetes.cri.sandbox-cpu-shares"
+_SHARES_OF_A_CPU: Final = 1024
 
 
 class Size(NamedTuple):
@@ -40,10 +42,16 @@ def size_of(
     More vCPUs than the largest shape are cut down to it: a limit is an upper bound, not a demand.
     """
     memory, quota, period = _limits(oci)
-    wanted = math.ceil(quota / period) if quota > 0 and period > 0 else default_vcpus
+    wanted = math.ceil(quota / period) if quota > 0 and period > 0 else max(default_vcpus, _requested_cpus(oci))
     mib = math.ceil(memory / _MIB) + OVERHEAD_MIB if memory > 0 else default_memory_mib
     total = math.ceil((mib + extra_mib) / _ROUND_MIB) * _ROUND_MIB
     return Size(_shape(wanted, shapes or DEFAULT_SHAPES), min(total, _MAX_MIB))
+
+
+def _requested_cpus(oci: Mapping[str, Any]) -> int:
+    """What a pod without a limit asks for at least."""
+    shares = str((oci.get("annotations") or {}).get(_POD_SHARES, ""))
+    return math.ceil(int(shares) / _SHARES_OF_A_CPU) if shares.isdecimal() else 0
 
 
 def _shape(wanted: int, shapes: Sequence[int]) -> int:

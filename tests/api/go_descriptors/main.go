@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command go_descriptors lists every field, enum value and method of containerd's own Go modules.
+// Command go_descriptors lists every field, enum value and method of containerd's own Go modules, and of the CRI.
 //
 //	go run . > ../containerd_api.txt
 package main
@@ -27,6 +27,7 @@ import (
 	_ "github.com/containerd/containerd/api/types"
 	_ "github.com/containerd/containerd/api/types/runc/options"
 	_ "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	_ "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
@@ -36,7 +37,7 @@ var lines []string
 func main() {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		name := string(file.Package())
-		if strings.Contains(name, "containerd") || name == "runtimeoptions.v1" {
+		if strings.Contains(name, "containerd") || name == "runtimeoptions.v1" || name == "runtime.v1" {
 			messages(file.Messages())
 			enums(file.Enums())
 			services(file.Services())
