@@ -39,7 +39,7 @@ def test_each_kind_runs_at_its_moment_on_the_host(rig: Rig) -> None:
 
 def test_a_network_namespace_that_the_specification_names_is_the_hooks(rig: Rig) -> None:
     pod = {"io.kubernetes.cri.sandbox-id": "a"}
-    linux = {"namespaces": [{"type": "network", "path": "/run/netns/x"}]}
+    linux = {"namespaces": [{"type": "network", "path": "/run/netns/x"}, {"type": "pid"}, {"type": "ipc"}]}
     rig.create("a", hooks={"createRuntime": [{"path": "/hook"}]}, linux=linux, annotations=pod)
     assert rig.group.hooks == [("/hook", "creating", 4242, "/run/netns/x")]
 
