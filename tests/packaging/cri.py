@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from parma_shim.fields import bytes_field, integer_field
+from parma_shim.fields import bytes_field
 
 RUN_POD_SANDBOX = "/runtime.v1.RuntimeService/RunPodSandbox"
-_NODE = 2
-"""``NamespaceMode``: the host's network, so that no CNI plugin is needed."""
 
 
 class Refusal(NamedTuple):
@@ -26,8 +24,7 @@ class Refusal(NamedTuple):
 def pod_request(name: str, runtime: str, annotations: Mapping[str, str]) -> bytes:
     """``RunPodSandboxRequest``."""
     metadata = bytes_field(1, name) + bytes_field(2, name) + bytes_field(3, "default")
-    security = bytes_field(1, integer_field(1, _NODE))  # LinuxSandboxSecurityContext.namespace_options.network
-    config = bytes_field(1, metadata) + bytes_field(8, bytes_field(2, security))
+    config = bytes_field(1, metadata)
     for key, value in annotations.items():
         config += bytes_field(7, bytes_field(1, key) + bytes_field(2, value))
     return bytes_field(1, config) + bytes_field(2, runtime)

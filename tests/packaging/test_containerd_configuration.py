@@ -33,6 +33,7 @@ disabled_plugins = [
   address = "{root}/c.sock"
 [plugins."{cri}".cni]
   conf_dir = "{root}/cni"
+  bin_dir = "{root}/cni-bin"
 [plugins."{cri}".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
   [plugins."{cri}".containerd.runtimes.runc.options]

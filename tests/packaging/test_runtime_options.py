@@ -16,6 +16,7 @@ import pytest
 
 from devtool import images, paths
 from parma_shim import launcher
+from tests import fake_cni
 from tests.packaging.cri import Refusal, refused_pod
 from tests.packaging.test_containerd_configuration import CRI, base, binaries, containerd
 
@@ -66,6 +67,7 @@ def cri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         text += RUNTIME.format(cri=CRI[version], name=name, option=option)
     (root / "config.toml").write_text(text)
     images.write_busybox_image(root / "pause.tar", paths.PREFIX / "bin/busybox", PAUSE)
+    fake_cni.write(root / "cni", root / "cni-bin")
     (root / "bin").mkdir()
     launcher.write_launcher(root / "bin/containerd-shim-parma-v2")
     search = f"{root}/bin:{folder}:{paths.PREFIX}/bin:{os.environ['PATH']}"
