@@ -100,3 +100,11 @@ def test_the_status_is_refreshed_after_the_start(rig: Rig) -> None:
     assert rig.group.refreshed == 0
     rig.call("Start", task_pb2.StartRequest(id="a"))
     assert rig.group.refreshed == 1
+
+
+def test_an_id_that_is_taken_again_is_another_one_in_the_guest(rig: Rig) -> None:
+    for name in ("pod", "a", "a"):
+        rig.create(name)
+        if name == "a":
+            rig.call("Delete", task_pb2.DeleteRequest(id="a"))
+    assert len({created.guest_id for created in rig.group.created}) == 3

@@ -28,8 +28,9 @@ def create(env: Environment, request: task_pb2.CreateTaskRequest, deadline: floa
     if request.checkpoint:
         raise Unsupported("restoring from a checkpoint is not implemented")
     paths = Paths(request.stdin, request.stdout, request.stderr, request.terminal)
-    container = Container(request.id, guest_container_id(env.namespace, request.id), request.bundle, paths)
     with env.tasks.changed:
+        guest_id = guest_container_id(env.namespace, request.id, env.tasks.begun)
+        container = Container(request.id, guest_id, request.bundle, paths)
         env.tasks.add(container)
     try:
         _create(env, container, request, deadline)

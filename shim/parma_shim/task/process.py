@@ -20,9 +20,13 @@ KILLED = 137
 START_FAILED = 255
 
 
-def guest_container_id(namespace: str, container_id: str) -> str:
-    """The container's id in the guest: 64 hexadecimal digits, whatever containerd allows in names."""
-    return hex_digest(f"{namespace}/{container_id}")
+def guest_container_id(namespace: str, container_id: str, earlier: int = 0) -> str:
+    """The container's id in the guest: 64 hexadecimal digits, whatever containerd allows in names.
+
+    The guest takes an id once in its life, containerd takes one again as soon as it is free: ``earlier``, the number of
+    containers that the shim has had before, tells them apart.
+    """
+    return hex_digest(f"{namespace}/{container_id}" + (f"\0{earlier}" if earlier else ""))
 
 
 class Process:
@@ -152,6 +156,8 @@ class Tasks:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         """Notified after every change of a state."""
+        self.begun = 0
+        """How many containers were ever added."""
         self._containers: dict[str, Container] = {}
 
     def add(self, container: Container) -> None:
@@ -163,6 +169,7 @@ class Tasks:
         if container.id in self._containers:
             raise AlreadyExists(f"container {container.id} exists already: already exists")
         self._containers[container.id] = container
+        self.begun += 1
 
     def remove(self, container: Container) -> None:
         """Forgets a container; harmless when it is forgotten already."""
