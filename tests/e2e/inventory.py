@@ -38,17 +38,20 @@ class Inventory:
     mounts: frozenset[str]
     sockets: frozenset[str]
     links: frozenset[str]
+    networks: frozenset[str]
     files: frozenset[str]
     cgroups: frozenset[str]
 
     @classmethod
     def take(cls, host: Host) -> Inventory:
         root = str(host.daemon.root)
+        networks = Path("/run/netns")
         return cls(
             processes=frozenset(_processes(root)),
             mounts=frozenset(line for line in Path("/proc/mounts").read_text().splitlines() if root in line),
             sockets=frozenset(_sockets(host)),
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
+            networks=frozenset(entry.name for entry in networks.iterdir()) if networks.is_dir() else frozenset(),
             files=frozenset(_files(host.daemon.root)),
             cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
         )

@@ -21,6 +21,7 @@ usage: ./dev TASK [ARGUMENTS]
   image DIR       build the guest image into DIR; --variant rego: with an engine for policies with rules of their own
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
   fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
+  soak            many lives of containers and VMs with kill -9 in between, then compares inventories; --short, --help
   docs            rewrite the tables in docs/ that are made from the code
   lint            ruff and mypy over everything
   setup           only the set-up that the other tasks do by themselves

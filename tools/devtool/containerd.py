@@ -32,6 +32,7 @@ disabled_plugins = [
 [grpc]
   address = "{root}/c.sock"
 [debug]
+  address = "{root}/debug.sock"
   level = "{level}"
 """
 

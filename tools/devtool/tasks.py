@@ -60,6 +60,11 @@ def task_fuzz(arguments: list[str]) -> int:
     return _run(sys.executable, "-m", "tests.fuzz.run", *arguments)
 
 
+def task_soak(arguments: list[str]) -> int:
+    setup.ensure_all()
+    return _run(sys.executable, "-m", "tests.soak.run", *arguments)
+
+
 def task_vectors(arguments: list[str]) -> int:
     from devtool import vectors
 
@@ -86,6 +91,7 @@ TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
     "image": task_image,
     "vectors": task_vectors,
     "fuzz": task_fuzz,
+    "soak": task_soak,
     "docs": task_docs,
     "shell-env": task_shell_env,
 }
