@@ -219,8 +219,7 @@ class ContainerGroup:
 
         Raises Denied, NotFound, Unavailable, DeadlineExceeded, ...; everything is undone then.
         """
-        limit = time.monotonic() + self._config.boot_timeout + 4 * self._config.call_timeout
-        end = limit if deadline is None else min(deadline, limit)
+        end = self._limit() if deadline is None else min(deadline, self._limit())
         with self._setting_up(end):
             self._require_new(spec)
             with self._lock:
@@ -356,16 +355,22 @@ class ContainerGroup:
                     raise
             session = self._running()
             session.load_documents(documents, deadline=end)
-            targets = session.layers.mount(source.layers(deadline=end), undo, deadline=end)
+            layers = source.layers(deadline=end)
+            with self._step(end) as deadline:
+                targets = session.layers.mount(layers, undo, deadline=deadline)
         finally:
             source.close()
         sandbox = self._sandbox_guest_id()
         if sandbox:
             wanted = pod_volumes.empty_dirs(spec.oci.get("mounts") or [])
-            session.volumes.make(wanted, spec.oci.get("annotations") or {}, self._config, deadline=end)
-        mount_scratch(session, spec.guest_id, self._config, undo, end)
+            with self._step(end) as deadline:
+                session.volumes.make(wanted, spec.oci.get("annotations") or {}, self._config, deadline=deadline)
+        with self._step(end) as deadline:
+            mount_scratch(session, spec.guest_id, self._config, undo, deadline)
         guest = session.guest
-        guest.mount_overlay(guest_request.overlay_request(spec.oci, spec.guest_id, targets[::-1]), deadline=end)
+        overlay = guest_request.overlay_request(spec.oci, spec.guest_id, targets[::-1])
+        with self._step(end) as deadline:
+            guest.mount_overlay(overlay, deadline=deadline)
         undo.push("unmounting the overlay", partial(guest.unmount_overlay, spec.guest_id))
         request = guest_request.create_request(
             spec.oci,
@@ -376,7 +381,27 @@ class ContainerGroup:
         )
         if self._endorsing is not None:
             self._endorsing.wait(end)
-        guest.create_container(request, deadline=end)
+        with self._step(end) as deadline:
+            guest.create_container(request, deadline=deadline)
+
+    def _limit(self) -> float:
+        """Until when anything that is begun now has to be done."""
+        return time.monotonic() + self._config.boot_timeout + 4 * self._config.call_timeout
+
+    @contextlib.contextmanager
+    def _step(self, end: float) -> Iterator[float]:
+        """A change in the guest, and its deadline; the VM ends when there is no answer.
+
+        Beside other containers it is not given up when the caller's time is over, but has the time that any request
+        has: with one that may or may not be carried out yet, the disk or the id that it names could not be used again.
+        """
+        if time.monotonic() > end:
+            raise DeadlineExceeded("the container could not be created in time")
+        try:
+            yield self._limit() if self._containers else end
+        except DeadlineExceeded:
+            self.kill()
+            raise
 
     def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
         vm_spec = launch_spec(self._config, self._place, spec, image, policy)

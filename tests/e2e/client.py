@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import grpc
 from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 
+import ttrpc
 from parma_shim.api import events_pb2, types_pb2
 from tests.e2e import tasks_pb2 as pb
 from tests.e2e.host import Host
@@ -196,6 +198,15 @@ class Events:
                 self.all.append(Happened(envelope.topic, container, identity, getattr(event, "exit_status", 0)))
         except grpc.RpcError:
             return  # the daemon has gone
+
+
+def shim_of(host: Host, container: str) -> ttrpc.Client:
+    """The shim itself, as containerd dials it: that of a container, or of a pod by the pod's id."""
+    bundle = host.daemon.root / "state/io.containerd.runtime.v2.task/default" / container
+    address: str = json.loads((bundle / "bootstrap.json").read_text())["address"]
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address.removeprefix("unix://"))
+    return ttrpc.Client(connection)
 
 
 def code_of(call: Any) -> str:

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.client import Containerd, Events, code_of
 from tests.e2e.host import Host, wait_until
-from tests.e2e.inventory import Inventory
+from tests.e2e.inventory import Inventory, assert_nothing_left
 
 TRAPPED = ("/bin/sh", "-c", "trap 'exit 21' TERM; sleep 600 & wait")
 SLEEP = ("/bin/sleep", "600")
@@ -49,6 +52,55 @@ def signal_all(processes: Iterable[int], number: int) -> None:
 
 def kill_all(processes: Iterable[int]) -> None:
     signal_all(processes, signal.SIGKILL)
+
+
+def started(host: Host) -> bool:
+    """There is a VM."""
+    return bool(qemu(host))
+
+
+def booted(host: Host) -> bool:
+    """Its guest answers, and Create is at work in it."""
+    return any("parma: ready" in log.read_text(errors="replace") for log in host.state.glob("*/console.log"))
+
+
+@contextmanager
+def exits(host: Host, file: Path) -> Iterator[Callable[[], list[int]]]:
+    """The exit codes that containerd announces from now on."""
+    with file.open("wb") as output, host.daemon.popen("events", stdout=output) as events:
+
+        def announced() -> list[int]:
+            lines = [line for line in file.read_text().splitlines() if " /tasks/exit " in line]
+            return [json.loads(line[line.index("{") :])["exit_status"] for line in lines]
+
+        yield announced
+        events.kill()
+
+
+def die_while_running(
+    host: Host,
+    name: str,
+    strike: Callable[[], None],
+    *flags: str,
+    expected: int,
+    events: Path,
+    command: tuple[str, ...] = SLEEP,
+    policy: Path | None = None,
+) -> None:
+    """Runs a container, strikes, and asserts: ``ctr`` ends as expected, one exit is announced, nothing is left."""
+    before = Inventory.take(host)
+    arguments = host.run_arguments(name, command, "--rm", *flags, policy=policy)
+    with (
+        exits(host, events) as announced,
+        host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
+    ):
+        wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
+        strike()
+        assert process.wait(30) == expected
+        wait_until(lambda: bool(announced()), "the exit to be announced")
+        assert announced() == [137]
+    host.remove(name)
+    assert_nothing_left(host, before)
 
 
 class Pod:

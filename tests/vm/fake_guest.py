@@ -24,6 +24,8 @@ class FakeGuest:
         self.failures: dict[str, ParmaError] = {}
         self.answers: dict[str, Any] = {"Hello": pb.HelloResponse(version="1", tee="emulated")}
         self.stuck: set[str] = set()
+        self.late: dict[str, float] = {}
+        """Seconds that a method takes."""
         self.released = threading.Event()
         self.policy = b""
         self._server = ttrpc.Server()
@@ -53,6 +55,7 @@ class FakeGuest:
         self.requests.append((name, request))
         if name in self.stuck:
             self.released.wait(30)
+        self.released.wait(self.late.get(name, 0))
         if name in self.failures:
             raise self.failures[name]
         if name == "PutPolicy":

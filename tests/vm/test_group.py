@@ -503,6 +503,17 @@ def test_the_callers_deadline_bounds_every_step(world: World) -> None:
     assert world.machine.destroyed
 
 
+def test_beside_others_what_was_begun_is_answered_and_taken_back_when_the_callers_time_is_over(world: World) -> None:
+    world.create()
+    world.guest.late["MountScratch"] = 0.2
+    with pytest.raises(DeadlineExceeded, match="in time"):
+        world.create("c2", deadline=time.monotonic() + 0.1)
+    assert world.guest.methods[-2:] == ["MountScratch", "UnmountScratch"]
+    assert len(world.machine.disks) == 3
+    assert world.machine.alive
+    world.create("c2")
+
+
 def test_scratch_space_in_guest_memory_needs_no_disk(tmp_path: Path) -> None:
     world = World(tmp_path, scratch="memory")
     world.create()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from parma_shim.task.environment import Environment
 from parma_shim.task.ports import ContainerSpec, Group
 from parma_shim.task.process import START_FAILED, Container, Process, guest_container_id
 from parma_shim.task.states import ENDED, Event, State
-from parma_wire.errors import AlreadyExists, FailedPrecondition, NotFound, ParmaError, Unavailable, Unsupported
+from parma_wire.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ParmaError,
+    Unavailable,
+    Unsupported,
+)
 
 
 def create(env: Environment, request: task_pb2.CreateTaskRequest, deadline: float | None) -> int:
@@ -69,6 +78,8 @@ def _create(
             deadline=deadline,
         )
         try:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceeded(f"container {container.id} was created too late")
             io.connect(group.open_stream_connection(), container.guest_id, "")
             _run_creation_hooks(env, container, group, deadline)
             _commit(env, container, request, group, io)
@@ -163,7 +174,7 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
             raise FailedPrecondition(f"{init.title} is {init.state.value}", expected="a running container")
         process.apply(Event.START)
     try:
-        pid = _start_exec(env, process, deadline) if exec_id else _start_init(env, process, deadline)
+        pid = _start_exec(env, process) if exec_id else _start_init(env, process, deadline)
         _started(env, process, pid)
     except BaseException:
         _start_failed(env, process)
@@ -188,7 +199,7 @@ def _start_init(env: Environment, process: Process, deadline: float | None) -> i
     return process.pid
 
 
-def _start_exec(env: Environment, process: Process, deadline: float | None) -> int:
+def _start_exec(env: Environment, process: Process) -> int:
     container = process.container
     with env.tasks.changed:
         process.guest_exec_id = container.next_guest_exec_id()
@@ -201,7 +212,8 @@ def _start_exec(env: Environment, process: Process, deadline: float | None) -> i
             io.finish_input()
     connection = env.group.open_stream_connection()
     try:
-        pid = env.group.guest.exec_process(container.guest_id, process.guest_exec_id, spec, deadline=deadline)
+        # Not the caller's deadline: with one that may be run yet, nobody would have a handle on the process.
+        pid = env.group.guest.exec_process(container.guest_id, process.guest_exec_id, spec)
     except BaseException:
         connection.close()
         raise

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-import ttrpc
 from devtool import paths
 from devtool.containerd import RUNTIME, PrivateContainerd
 from parma_shim.api import task_pb2
-from tests.e2e.client import Containerd, Events
+from tests.e2e.client import Containerd, Events, shim_of
 from tests.e2e.host import BUSYBOX, RUNC, Host, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -45,15 +42,6 @@ def busy(request: pytest.FixtureRequest, archives: dict[str, Path]) -> Iterator[
         client.close()
 
 
-def shim_of(host: Host) -> ttrpc.Client:
-    """The shim itself, as containerd dials it."""
-    bundle = host.daemon.root / "state/io.containerd.runtime.v2.task/default/c"
-    address: str = json.loads((bundle / "bootstrap.json").read_text())["address"]
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(address.removeprefix("unix://"))
-    return ttrpc.Client(connection)
-
-
 def announced(host: Host) -> int:
     """Exits that containerd has taken from shims, in all its lives."""
     log = host.daemon.log.read_text(errors="replace")
@@ -64,7 +52,7 @@ def test_each_of_fifty_exits_is_announced_once_though_containerd_dies(busy: tupl
     host, client = busy
     events = Events(client)
     left = iter(PROCESSES)
-    with shim_of(host) as shim:
+    with shim_of(host, "c") as shim:
 
         def kill(count: int) -> None:
             for _ in range(count):
