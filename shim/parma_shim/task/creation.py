@@ -78,8 +78,7 @@ def _create(
             deadline=deadline,
         )
         try:
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineExceeded(f"container {container.id} was created too late")
+            _require_time(container, deadline)
             io.connect(group.open_stream_connection(), container.guest_id, "")
             _run_creation_hooks(env, container, group, deadline)
             _commit(env, container, request, group, io)
@@ -98,6 +97,12 @@ def _run_creation_hooks(env: Environment, container: Container, group: Group, de
     except BaseException:
         hooks.run_and_log(env, container.hooks, hooks.AFTER_END, "stopped", 0)
         raise
+
+
+def _require_time(container: Container, deadline: float | None) -> None:
+    """Whether whoever asked still waits for it."""
+    if deadline is not None and time.monotonic() > deadline:
+        raise DeadlineExceeded(f"container {container.id} was created too late")
 
 
 def _commit(
