@@ -203,6 +203,8 @@ def _reported_minimum(subject: Subject, expected: Expected) -> Mapping[str, int]
 
 
 def _wanted_tcb(subject: Subject, expected: Expected) -> str:
+    if _reported_minimum(subject, expected) is None:
+        return f"a minimum of your choice: the table of {default_minimum_tcb().reviewed} has none for {subject.product}"
     named = (
         ("reported", _reported_minimum(subject, expected) or {}),
         ("committed", expected.min_committed_tcb),

@@ -8,6 +8,7 @@ so it depends on their number and model. The work is done by the library sev-snp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ VCPU_COUNTS: Final = (1, 2, 4, 8, 16, 32, 64)
 # AMD's old development series also set DebugSwap and then measure differently.
 GUEST_FEATURES: Final = 1
 _MAX_VCPUS: Final = 512
+_VERSION: Final = re.compile(r"-v[0-9]+\Z", re.ASCII)
 
 
 class Measurement(NamedTuple):
@@ -41,9 +43,17 @@ def _library() -> tuple[Any, Any, Any]:
     return guest, vcpu_types.CPU_SIGS, SevMode.SEV_SNP
 
 
-def vcpu_types() -> tuple[str, ...]:
-    """The QEMU CPU models whose measurement can be predicted."""
-    return tuple(_library()[1])
+def cpu_signature(vcpu_type: str) -> int:
+    """Family, model and stepping (CPUID leaf 1, EAX) of one of QEMU's CPU models: all of it that is measured.
+
+    Later versions of a model (``EPYC-Milan-v4``) differ in features and caches only. Raises SnpError
+    ``measure.vcpu_type``.
+    """
+    signatures = _library()[1]
+    for name in (vcpu_type, _VERSION.sub("", vcpu_type)):
+        if name in signatures:
+            return int(signatures[name])
+    raise SnpError("measure.vcpu_type", "unknown vCPU model", expected=", ".join(signatures), found=vcpu_type)
 
 
 def digest_of(
@@ -61,9 +71,8 @@ def digest_of(
 
     ``firmware_digest`` is the result of :func:`firmware_digest`, to save that work for many shapes.
     """
-    guest, signatures, mode = _library()
-    if vcpu_type not in signatures:
-        raise SnpError("measure.vcpu_type", "unknown vCPU model", expected=", ".join(signatures), found=vcpu_type)
+    guest, _, mode = _library()
+    signature = cpu_signature(vcpu_type)
     if not 1 <= vcpus <= _MAX_VCPUS:
         raise SnpError("measure.vcpus", "impossible number of vCPUs", expected=f"1..{_MAX_VCPUS}", found=str(vcpus))
     if "\0" in cmdline:
@@ -72,7 +81,7 @@ def digest_of(
         digest = guest.calc_launch_digest(
             mode,
             vcpus,
-            signatures[vcpu_type],
+            signature,
             str(firmware),
             str(kernel) if kernel else None,
             str(initrd) if initrd else None,

@@ -62,6 +62,10 @@ def test_command_line_and_shape_change_it(files: Files) -> None:
     assert len(digests) == 4
 
 
+def test_later_versions_of_a_model_have_its_signature(files: Files) -> None:
+    assert files.digest(vcpu_type="EPYC-Milan-v4") == files.digest(vcpu_type="EPYC-Milan")
+
+
 def test_table_has_the_digest_of_every_shape(files: Files) -> None:
     table = measurement_table(files.firmware, files.kernel, files.initrd, CMDLINE)
     assert [row.vcpus for row in table] == list(VCPU_COUNTS)
@@ -93,6 +97,8 @@ def test_what_is_no_firmware_is_refused(files: Files, data: bytes) -> None:
     [
         (CMDLINE, 0, "EPYC-v4", "measure.vcpus"),
         (CMDLINE, 1, "Skylake", "measure.vcpu_type"),
+        (CMDLINE, 1, "Skylake-v4", "measure.vcpu_type"),
+        (CMDLINE, 1, "EPYC-Milan-v", "measure.vcpu_type"),
         ("a\0b", 1, "EPYC-v4", "measure.cmdline"),
     ],
 )

@@ -16,13 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sevsnpmeasure.ovmf import OVMF
 from sevsnpmeasure.sev_hashes import SevHashes
 from sevsnpmeasure.sev_mode import SevMode
-from sevsnpmeasure.vcpu_types import CPU_SIGS
 from sevsnpmeasure.vmsa import VMSA
 
 from parma_snp import idblock
 from parma_snp.host import ThisHost
 from parma_snp.launch import IdBlock, SnpLaunch, qemu_arguments
-from parma_snp.measure import GUEST_FEATURES, launch_digest
+from parma_snp.measure import GUEST_FEATURES, cpu_signature, launch_digest
 from tests.snp import kvm_fake
 from tests.snp.kvm_fake import FakeKvm, Recording, Update, Vcpu
 
@@ -79,7 +78,7 @@ def start(fake: FakeKvm, launch: SnpLaunch, record: Path, *, fail: str = "") -> 
 def vmsas(vcpus: int, model: str) -> list[bytes]:
     """The VMSA pages that KVM would make, which the fake one cannot."""
     return list(
-        VMSA(SevMode.SEV_SNP, OVMF(str(FIRMWARE)).sev_es_reset_eip(), CPU_SIGS[model], GUEST_FEATURES).pages(vcpus)
+        VMSA(SevMode.SEV_SNP, OVMF(str(FIRMWARE)).sev_es_reset_eip(), cpu_signature(model), GUEST_FEATURES).pages(vcpus)
     )
 
 
@@ -92,7 +91,10 @@ def record(fake: FakeKvm, launch: SnpLaunch, directory: Path) -> Recording:
     return Recording(directory)
 
 
-MODELS = [("EPYC-v4", 1), ("EPYC-v4", 4), ("EPYC-Milan", 2), ("EPYC-Genoa", 2), ("EPYC-Turin", 2)]
+SHAPES = [("EPYC-v4", 1), ("EPYC-v4", 4), ("EPYC-v4", 64), ("EPYC-Milan", 2), ("EPYC-Genoa", 2), ("EPYC-Turin", 2)]
+VERSIONS = ["EPYC-v5", "EPYC-Rome-v5", "EPYC-Milan-v4", "EPYC-Genoa-v3", "EPYC-Turin-v2"]
+"""The last version of each model that QEMU 11.1 has."""
+MODELS = SHAPES + [(model, 1) for model in VERSIONS]
 
 
 @pytest.mark.parametrize(("model", "vcpus"), MODELS)
@@ -107,8 +109,8 @@ def test_predicted_measurement_is_that_of_the_pages_handed_over(
     predicted = launch_digest(FIRMWARE, launch.kernel, launch.initrd, CMDLINE, vcpus, model)
     assert kvm_fake.digest(recording.updates, vmsas(vcpus, model)) == predicted
     reset = OVMF(str(FIRMWARE)).sev_es_reset_eip()
-    first = Vcpu(0xFFF0, 0xFFFF0000, CPU_SIGS[model])
-    other = Vcpu(reset & 0xFFFF, reset & 0xFFFF0000, CPU_SIGS[model])
+    first = Vcpu(0xFFF0, 0xFFFF0000, cpu_signature(model))
+    other = Vcpu(reset & 0xFFFF, reset & 0xFFFF0000, cpu_signature(model))
     assert recording.vcpus == [first, *[other] * (vcpus - 1)]
 
 

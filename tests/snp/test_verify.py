@@ -183,8 +183,10 @@ def test_minimum_levels_are_dated_and_cover_every_product() -> None:
 def test_a_product_without_a_known_minimum_is_refused_until_one_is_named() -> None:
     report, chain, now = real("turin-v5-aci")
     strict = replace(ANYTHING, min_tcb=None)
-    (failure,) = judge(report, chain, AMD, strict, now).failures
+    verdict = judge(report, chain, AMD, strict, now)
+    (failure,) = verdict.failures
     assert failure.code == "appraise.min_tcb"
+    assert "none for Turin" in next(check.wanted for check in verdict.checks if check.name == "minimum TCB")
     assert "--min-tcb" in failure.hint
     assert judge(report, chain, AMD, replace(strict, min_tcb={"snp": 4, "fmc": 1}), now).accepted
     assert not judge(report, chain, AMD, replace(strict, min_tcb={"snp": 5}), now).accepted

@@ -29,7 +29,9 @@ def _table(*entries: tuple[str, bytes]) -> bytes:
 
 
 _PEM = CertificateChain(_ASK, _ASK, _ARK).to_pem()
-_DOCUMENT = {"vcekCert": _PEM, "tcbm": "7308000000000003", "certificateChain": "", "cacheControl": "86400"}
+_END = "-----END CERTIFICATE-----\n"
+_LEAF, _AUTHORITIES = _PEM.partition(_END)[0] + _END, _PEM.partition(_END)[2]
+_DOCUMENT = {"vcekCert": _LEAF, "tcbm": "7308000000000003", "certificateChain": _AUTHORITIES, "cacheControl": "86400"}
 SEEDS = [
     _PEM.encode(),
     _ASK,
