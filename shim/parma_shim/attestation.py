@@ -6,6 +6,9 @@ document and label the containers. The first round runs while the first containe
 each change of the group. Rounds never overlap; a request during a round leads to one more. What cannot be verified, for
 whatever reason, is shown as failed. Who trusts this status trusts the host; a relying party verifies for itself.
 
+A container that has left the VM is told so by its label: ``ended``, or ``failed`` where the VM was found unfit to start
+containers, which is what somebody wants to know who looks for why.
+
 Lock contract: ``_changed`` guards the fields; only :meth:`Attester.require` waits on it, and nothing else is waited for
 under it.
 """
@@ -35,6 +38,7 @@ _HELPER_SECONDS: Final = 60.0
 _RELEASE_SECONDS: Final = 3.0
 _ATTESTED: Final = "attested"
 _FAILED: Final = "failed"
+_ENDED: Final = "ended"
 _REQUIRED: Final = "required"
 _TOPICS: Final = {_ATTESTED: TOPIC_ATTESTED, _FAILED: TOPIC_DENIED, "permissive": TOPIC_PERMISSIVE}
 
@@ -72,7 +76,8 @@ class Attester:
         self._session: Session | None = None
         self._helper: Helper | None = None
         self._containers: list[str] = []
-        self._released: list[str] = []
+        self._released: dict[str, str] = {}
+        self._refused = False
         self._wanted = False
         self._thread: threading.Thread | None = None
         self._summary: dict[str, Any] = {}
@@ -106,14 +111,19 @@ class Attester:
         with self._changed:
             self._session = session
             self._summary = {}
+            self._refused = False
         self.refresh()
 
     def set_containers(self, containers: Sequence[str]) -> None:
         """containerd's ids of the group's containers: who gets labels. Those that have left are told so."""
         with self._changed:
-            gone = [name for name in self._containers if name not in containers]
-            self._released = [name for name in (*self._released, *gone) if name not in containers]
+            left = self._released | self._leaving()
+            self._released = {name: word for name, word in left.items() if name not in containers}
             self._containers = list(containers)
+
+    def _leaving(self) -> dict[str, str]:
+        """The label of each container when it leaves."""
+        return dict.fromkeys(self._containers, _FAILED if self._refused else _ENDED)
 
     def refresh(self) -> None:
         """Ask for a round. Returns at once."""
@@ -142,6 +152,8 @@ class Attester:
         if not summary:
             raise Unverified("the VM has ended before its evidence was verified")
         if summary["verdict"] == _FAILED:
+            with self._changed:
+                self._refused = True
             raise Unverified(
                 f"the VM's evidence does not verify: {summary['reason']}",
                 hint="attestation = 'reported' in the configuration starts containers all the same",
@@ -165,8 +177,8 @@ class Attester:
         After :meth:`detach`.
         """
         with self._changed:
-            released = [*self._released, *self._containers]
-            self._released, self._containers = [], []
+            released = self._released | self._leaving()
+            self._released, self._containers = {}, []
         if not released or not self._grpc_address:
             return lambda: None
         request = {"released": released, "address": self._grpc_address, "namespace": self._namespace}
@@ -218,7 +230,7 @@ class Attester:
         with self._changed:
             if self._session is not session:
                 return
-            told = list(self._released)
+            told = dict(self._released)
             request = {**self._request(session), **evidence}
             self._helper = helper = self._start_helper(self._config.python, "attest")
         try:
@@ -227,7 +239,7 @@ class Attester:
             with self._changed:
                 self._helper = None
         with self._changed:  # not before: a helper that was aborted has told nobody
-            self._released = [name for name in self._released if name not in told]
+            self._released = {name: word for name, word in self._released.items() if name not in told}
         self._write_log(answer)
         self._take(session, dict(answer.get("summary") or {}))
 

@@ -61,6 +61,9 @@ class Config(NamedTuple):
     attestation: str = "required"
     """``required``: no container starts in a VM whose evidence does not verify; ``reported``: the status says so."""
 
+    emulated_on_snp: str = "refused"
+    """With ``emulated``, on a machine with SEV-SNP: ``refused``, or ``allowed``."""
+
     id_block: Path | None = None
     """With ``snp``: file of signed ID blocks (``parma id-block make``); then nothing else is launched."""
 
@@ -107,6 +110,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "accelerator": ("auto", "kvm", "tcg"),
     "scratch": ("encrypted", "memory"),
     "attestation": ("required", "reported"),
+    "emulated_on_snp": ("refused", "allowed"),
 }
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "memory_mib": (128, 1 << 24),

@@ -243,6 +243,13 @@ def test_emulation_is_never_without_a_warning() -> None:
     assert check_of(GOOD, "emulated.protection").status == "warn"
 
 
+@pytest.mark.parametrize(("setting", "status"), [("refused", "fail"), ("allowed", "warn")])
+def test_emulation_where_the_real_thing_is_there_fails_unless_allowed(setting: str, status: str) -> None:
+    parameter = {"/sys/module/kvm_amd/parameters/sev_snp": "Y\n"}
+    host = replace(GOOD, texts=GOOD.texts | parameter, config=GOOD.config._replace(emulated_on_snp=setting))
+    assert check_of(host, "emulated.protection").status == status
+
+
 def tree(root: Path) -> Path:
     """A machine's files as far as the doctor reads them."""
     for path, text in {

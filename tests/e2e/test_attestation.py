@@ -175,11 +175,18 @@ def test_evidence_fetched_again_is_new(party: Party, tmp_path: Path) -> None:
 TOO_MUCH = {"minimum_tcb": "snp=1"}
 
 
-def test_a_vm_whose_evidence_does_not_verify_starts_no_container(archives: dict[str, Path], name: str) -> None:
+def test_a_vm_whose_evidence_does_not_verify_is_shown_as_failed_and_starts_no_container(
+    archives: dict[str, Path], name: str, tmp_path: Path
+) -> None:
     with host_with(archives, **TOO_MUCH) as host:
-        done = host.run(name, SLEEP, "--detach")
-        assert done.returncode != 0
-        assert "appraise.min_tcb" in done.stderr
+        log = tmp_path / "events"
+        with log.open("wb") as output, host.daemon.popen("events", stdout=output) as events:
+            done = host.run(name, SLEEP, "--detach")
+            assert done.returncode != 0
+            assert "appraise.min_tcb" in done.stderr
+            wait_until(lambda: "/parma/denied" in log.read_text(), "the event")
+            events.kill()
+        wait_until(lambda: label(host, name) == "failed", "the label of a container that never ran")
         host.remove(name)
 
 

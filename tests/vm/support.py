@@ -27,6 +27,7 @@ class Settings:
         self.qemu_data_dir: Path | None = PREFIX / "share/qemu"
         self.vhost_device_vsock: Path | None = PREFIX / "bin/vhost-device-vsock"
         self.id_block: Path | None = None
+        self.emulated_on_snp = "refused"
         self.setpriv = Path("/usr/bin/setpriv")
         self.python = Path(sys.executable)
         self.accelerator = "tcg"

@@ -175,7 +175,7 @@ def test_containers_that_leave_are_told_so_by_the_next_round(world: World) -> No
     world.verifier.answers.put(GOOD)
     world.attester.refresh()
     request = world.verifier.requests.get(timeout=10)
-    assert (request["containers"], request["released"]) == (["a"], ["b"])
+    assert (request["containers"], request["released"]) == (["a"], {"b": "ended"})
 
 
 def test_at_the_end_all_are_told(world: World) -> None:
@@ -185,7 +185,7 @@ def test_at_the_end_all_are_told(world: World) -> None:
     world.verifier.requests.get(timeout=10)
     world.attester.detach()
     world.attester.release()()
-    assert world.verifier.requests.get(timeout=10)["released"] == ["a", "b"]
+    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended", "b": "ended"}
     assert world.verifier.requests.empty()
 
 
@@ -196,10 +196,22 @@ def test_who_left_is_told_at_the_end_when_the_round_that_would_have_done_so_was_
     world.verifier.requests.get(timeout=10)
     world.attester.set_containers([])
     world.attester.refresh()
-    assert world.verifier.requests.get(timeout=10)["released"] == ["a"]  # and never gets an answer
+    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended"}  # and never gets an answer
     world.attester.detach()
     world.attester.release()()
-    assert world.verifier.requests.get(timeout=10)["released"] == ["a"]
+    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended"}
+
+
+def test_a_container_that_was_refused_stays_failed_when_it_leaves(world: World) -> None:
+    world.attester.set_containers(["a"])
+    world.attach(BAD)
+    with pytest.raises(Unverified):
+        world.attester.require(deadline=soon())
+    world.verifier.requests.get(timeout=10)
+    world.attester.set_containers([])
+    world.attester.detach()
+    world.attester.release()()
+    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "failed"}
 
 
 def test_the_document_is_the_file_that_the_verifier_wrote(world: World) -> None:

@@ -54,7 +54,7 @@ def request_document(authority: tuple[EmulatedAuthority, Path], tmp_path: Path) 
         "minimum_tcb": "",
         "image_dir": str(tmp_path / "image"),
         "socket": "/run/containerd/s/1",
-        "released": [],
+        "released": {},
         "directory": str(directory),
         "address": "",
         "namespace": "default",
@@ -260,4 +260,4 @@ def test_a_report_that_is_none_has_failed_too(request_document: dict[str, Any]) 
 
 
 def test_released_containers_only_need_labels(request_document: dict[str, Any]) -> None:
-    assert attest.serve({"released": ["c1"], "address": "", "namespace": "default"}) == {"log": []}
+    assert attest.serve({"released": {"c1": "ended"}, "address": "", "namespace": "default"}) == {"log": []}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from parma_shim.doctor.host import Surroundings
+from parma_shim.vm.hardware import ALLOWED, SEV_SNP
 from parma_snp.checks import Outcome, Probe, Problem, ok
 from parma_snp.errors import SnpError
 from parma_wire.errors import ParmaError
@@ -110,9 +111,17 @@ EMULATED: Final = Problem(
 )
 
 
+NEEDLESSLY_EMULATED: Final = Problem(
+    "fail",
+    'tee = "emulated" on a machine with SEV-SNP',
+    "Where the real thing is there, emulating it is a mistake until it is said twice: no container starts.",
+    'tee = "snp"; or emulated_on_snp = "allowed", to try something out',
+)
+
+
 def _examine_emulated(host: Surroundings) -> Outcome:
-    del host
-    return EMULATED.found()
+    real = (host.text(str(SEV_SNP)) or "").strip() == "Y"
+    return NEEDLESSLY_EMULATED.found() if real and host.config.emulated_on_snp != ALLOWED else EMULATED.found()
 
 
 SNP_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
@@ -125,6 +134,6 @@ SNP_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
     Probe("snp.id_block", "ID blocks", _examine_id_block, (NO_ID_BLOCK, BAD_ID_BLOCK, ID_BLOCK_UNUSED)),
 )
 EMULATED_PROBES: Final[tuple[Probe[Surroundings], ...]] = (
-    Probe("emulated.protection", "protection from the host", _examine_emulated, (EMULATED,)),
+    Probe("emulated.protection", "protection from the host", _examine_emulated, (EMULATED, NEEDLESSLY_EMULATED)),
     Probe("emulated.accelerator", "KVM", _examine_accelerator, (NO_KVM,)),
 )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper: verify a VM's evidence, write the attested-policy status, label the containers.
 
-Request: see ``parma_shim.attestation.Attester``; without ``directory`` it only tells ``released`` containers that they
-have left the VM. Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory ``status.json`` becomes the
-status document (``parma_snp.status``) and ``group.json`` what is no evidence: containers, boot times, sources.
+Request: see ``parma_shim.attestation.Attester``; ``released`` gives a label to each container that has left the VM, and
+without ``directory`` nothing else is done. Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory
+``status.json`` becomes the status document (``parma_snp.status``) and ``group.json`` what is no evidence: containers,
+boot times, sources.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from parma_snp.permissive import is_permissive
 from parma_wire.errors import Malformed
 
 LABEL: Final = "io.parma."
-ENDED: Final = "ended"
 _LABEL_TIMEOUT: Final = 5.0
 _GROUP_KEYS: Final = (
     "namespace",
@@ -47,7 +47,11 @@ _GROUP_KEYS: Final = (
 
 def attest(request: Document) -> Document:
     """Do all of it. A verification that fails is a verdict, not an error."""
-    released = label(request, request.get("released", ()), {LABEL + "attestation": ENDED})
+    left: dict[str, str] = request.get("released", {})
+    released = []
+    for word in sorted(set(left.values())):
+        names = [name for name, its_word in left.items() if its_word == word]
+        released += label(request, names, {LABEL + "attestation": word})
     if "directory" not in request:
         return {"log": released}
     directory = Path(request["directory"])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from parma_shim.helpers.call import call
-from parma_shim.vm import accelerator, cleanup, disks
+from parma_shim.vm import accelerator, cleanup, disks, hardware
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
 from parma_shim.vm.console import BoundedLog
 from parma_shim.vm.dialing import NotListeningError
@@ -77,10 +77,11 @@ class VirtualMachine:
         """Start QEMU and negotiate with its monitor; ``deadline`` is of ``time.monotonic``.
 
         ``executor`` runs what must happen on a thread that lives as long as the shim (parent-death signal).
-        Raises Unavailable, DeadlineExceeded or AlreadyExists; nothing is left then.
+        Raises Unavailable, FailedPrecondition, DeadlineExceeded or AlreadyExists; nothing is left then.
         """
         if not settings.qemu.is_file():
             raise Unavailable(f"no QEMU at {settings.qemu}", hint="install qemu-system-x86, or set qemu in the config")
+        hardware.refuse_needless_emulation(spec.tee, settings)
         environment = _environment(spec.directory)
         chosen = accelerator.choose(
             settings, spec.image.kernel.path, tee=spec.tee, environment=environment, deadline=deadline, log=log

@@ -27,6 +27,10 @@ class VmSettings(Protocol):
         """File of signed ID blocks for tee = "snp", or None to launch without."""
 
     @property
+    def emulated_on_snp(self) -> str:
+        """Whether tee = "emulated" is "refused" or "allowed" on a machine with SEV-SNP."""
+
+    @property
     def setpriv(self) -> Path:
         """util-linux's setpriv, which sets the parent-death signal."""
 
