@@ -18,17 +18,25 @@ from __future__ import annotations
 
 from typing import Final
 
+# Not when the first error comes: a confined process of the guest cannot import any more.
+from parma_snp.codes import CODES
+
 
 class SnpError(Exception):
-    """Something about SEV-SNP evidence or a launch is wrong. ``str()`` is one line fit for a user."""
+    """Something about SEV-SNP evidence or a launch is wrong. ``str()`` is one line fit for a user.
+
+    What a verification says of evidence always comes with ``expected`` and ``hint``: those of the code
+    (``parma_snp.codes``) where whoever raises it has nothing more precise.
+    """
 
     def __init__(self, code: str, message: str, *, expected: str = "", found: str = "", hint: str = "") -> None:
         super().__init__(message)
+        meaning = CODES.get(code)
         self.code: Final = code
         self.message: Final = message
-        self.expected: Final = expected
+        self.expected: Final = expected or (meaning.wants if meaning else "")
         self.found: Final = found
-        self.hint: Final = hint
+        self.hint: Final = hint or (meaning.do if meaning else "")
 
     def __str__(self) -> str:
         text = f"{self.code}: {self.message}"
@@ -41,11 +49,11 @@ class SnpError(Exception):
         return text
 
     def to_json(self) -> dict[str, str]:
-        """The error as a JSON object of five strings; empty ones are kept so that readers need no defaults."""
+        """The error as a JSON object of five strings. ``found`` is the message where there is no value to show."""
         return {
             "code": self.code,
             "message": self.message,
             "expected": self.expected,
-            "found": self.found,
+            "found": self.found or self.message,
             "hint": self.hint,
         }

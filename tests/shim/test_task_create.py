@@ -17,6 +17,7 @@ from parma_wire.errors import (
     NotFound,
     Unavailable,
     Unsupported,
+    Unverified,
 )
 from tests.shim.support import LIFE, Rig
 
@@ -108,3 +109,15 @@ def test_an_id_that_is_taken_again_is_another_one_in_the_guest(rig: Rig) -> None
         if name == "a":
             rig.call("Delete", task_pb2.DeleteRequest(id="a"))
     assert len({created.guest_id for created in rig.group.created}) == 3
+
+
+def test_a_container_in_a_vm_that_does_not_verify_is_refused_and_labelled(rig: Rig) -> None:
+    def refuse() -> None:
+        raise Unverified("the VM's evidence does not verify")
+
+    rig.group.on_attest = refuse
+    rig.create("a")
+    with pytest.raises(Unverified):
+        rig.call("Start", task_pb2.StartRequest(id="a"))
+    assert rig.status("a") == "STOPPED"
+    assert rig.group.refreshed == 1

@@ -13,6 +13,7 @@ import pytest
 
 from devtool import docs
 from parma_snp import codes
+from parma_snp.errors import SnpError
 from parma_snp.explain import REASONS
 from parma_snp.verify_cli import add_verify
 
@@ -45,6 +46,17 @@ COMPOSED = {f"appraise.{name}" for name in ("image_id", "family_id", "report_id"
 
 def test_every_code_has_a_meaning_and_every_meaning_a_code() -> None:
     assert codes_in_the_source() | COMPOSED == set(codes.CODES)
+
+
+@pytest.mark.parametrize("code", codes.CODES)
+def test_every_failure_says_what_was_expected_what_was_found_and_what_to_do(code: str) -> None:
+    assert codes.CODES[code].says
+    assert all(SnpError(code, "what was found").to_json().values())
+
+
+def test_an_error_keeps_what_it_knows_better() -> None:
+    error = SnpError("bind.tcb", "message", expected="snp=24", found="snp=23", hint="update")
+    assert (error.expected, error.found, error.hint) == ("snp=24", "snp=23", "update")
 
 
 def test_the_table_in_the_documentation_is_current() -> None:

@@ -52,8 +52,9 @@ def _codes() -> str:
     """What each failure of a verification means, a table for each family."""
     parts = []
     for family, about in codes.FAMILIES.items():
-        rows = [(f"`{code}`", row.says, row.do) for code, row in codes.CODES.items() if code.startswith(f"{family}.")]
-        parts.append(f"**{family}**: {about}\n\n" + _markdown(("code", "meaning", "what to do"), rows))
+        ours = ((code, row) for code, row in codes.CODES.items() if code.startswith(f"{family}."))
+        rows = [(f"`{code}`", row.says, row.wants, row.do) for code, row in ours]
+        parts.append(f"**{family}**: {about}\n\n" + _markdown(("code", "meaning", "expected", "what to do"), rows))
     return "\n\n".join(parts)
 
 

@@ -197,7 +197,11 @@ def start(env: Environment, container_id: str, exec_id: str, deadline: float | N
 
 
 def _start_init(env: Environment, process: Process, deadline: float | None) -> int:
-    env.group.require_attested(deadline=deadline)
+    try:
+        env.group.require_attested(deadline=deadline)
+    except ParmaError:
+        env.group.refresh_status()  # the first verdict came before this container had a label to show it
+        raise
     if process.io is not None:
         process.io.start_input()
     env.group.guest.start_container(process.container.guest_id, deadline=deadline)
