@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,16 @@ from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 
 import ttrpc
-from parma_shim.api import events_pb2, types_pb2
+from parma_shim.api import containers_pb2, events_pb2, types_pb2
 from tests.e2e import tasks_pb2 as pb
 from tests.e2e.host import Host
 
 TASKS = "/containerd.services.tasks.v1.Tasks/"
+CONTAINERS = "/containerd.services.containers.v1.Containers/"
 EVENTS = "/containerd.services.events.v1.Events/"
 NAMESPACE = (("containerd-namespace", "default"),)
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+RESOURCES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 TIMEOUT = 300.0
 """Seconds for any call, a Create with its boot on a busy machine included; one that takes longer hangs."""
 
@@ -115,6 +117,30 @@ class Containerd:
 
     def sending_pause(self, name: str) -> Any:
         return self.send("Pause", pb.PauseTaskRequest(container_id=name), empty_pb2.Empty)
+
+    def update(self, name: str, resources: dict[str, Any]) -> None:
+        """Other limits; ``resources`` as in the OCI specification."""
+        limits = any_pb2.Any(type_url=RESOURCES_TYPE, value=json.dumps(resources).encode())
+        self.send("Update", pb.UpdateTaskRequest(container_id=name, resources=limits), empty_pb2.Empty).result()
+
+    def change_spec(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """What ``ctr`` has no flag for; before the task is created."""
+        request = containers_pb2.GetContainerRequest(id=name)
+        container = self._containers("Get", request, containers_pb2.GetContainerResponse).container
+        spec = json.loads(container.spec.value)
+        change(spec)
+        container.spec.value = json.dumps(spec).encode()
+        changed = containers_pb2.UpdateContainerRequest(container=container)
+        changed.update_mask.paths.append("spec")
+        self._containers("Update", changed, containers_pb2.UpdateContainerResponse)
+
+    def _containers(self, method: str, request: Message, response: type[Message]) -> Any:
+        call = self._channel.unary_unary(
+            CONTAINERS + method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        return call(request, timeout=TIMEOUT, metadata=NAMESPACE)
 
     def wait(self, name: str, exec_id: str = "") -> int:
         """The exit status."""

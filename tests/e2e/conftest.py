@@ -49,6 +49,20 @@ def host_21(archives: dict[str, Path]) -> Iterator[Host]:
     yield from host_for("containerd-2.1", archives)
 
 
+NEWER = ("containerd-2.2", "containerd-2.3")
+"""Debian has no packages of these; CONTRIBUTING.md says how to get them."""
+
+
+@pytest.fixture(scope="session", params=(*VERSIONS, *NEWER))
+def open_host(request: pytest.FixtureRequest, archives: dict[str, Path]) -> Iterator[Host]:
+    """A containerd of each line, also of those that are only tested where they are, with ``tee = none``."""
+    if not (paths.PREFIX / request.param / "containerd").exists():
+        pytest.skip(f"there is no {request.param} in {paths.PREFIX.relative_to(paths.ROOT)}")
+    for host in host_for(request.param, archives, tee="none"):
+        host.open_door = True
+        yield host
+
+
 @pytest.fixture
 def own_host(archives: dict[str, Path]) -> Iterator[Host]:
     """A containerd of its own, for tests that kill it or look at all that is left behind."""
