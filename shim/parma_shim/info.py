@@ -11,7 +11,8 @@ NAME = "io.containerd.parma.v2"
 _FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
 _FEATURES = (
-    '{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","hooks":[],'
+    '{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0",'
+    '"hooks":["prestart","createRuntime","createContainer","poststart","poststop"],'
     '"mountOptions":["bind","dev","exec","noatime","nodev","noexec","nosuid","rbind","ro","rro","rw","suid"],'
     '"linux":{"namespaces":["cgroup","ipc","mount","network","pid","uts"],'
     '"cgroup":{"v1":false,"v2":true,"systemd":false,"systemdUser":false},'

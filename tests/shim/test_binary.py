@@ -15,6 +15,7 @@ import pytest
 
 from parma_shim import bundle as bundle_files
 from parma_shim.api import runtime_info_pb2, task_pb2
+from parma_shim.task import hooks
 from tests.shim.support import Binary, FakeContainerd, bundle, ended, eventually, task_stub
 
 NOISE = {"PYTHONWARNINGS": "always", "PYTHONDEVMODE": "1", "PYTHONVERBOSE": "1", "PYTHONPATH": "/nowhere"}
@@ -137,8 +138,20 @@ def test_info_is_a_runtime_info(binary: Binary, here: Path) -> None:
     features = json.loads(info.features.value)
     assert info.features.type_url == "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
     assert "rro" in features["mountOptions"]
+    assert tuple(features["hooks"]) == hooks.KINDS  # those that run, and no other
     assert features["linux"]["mountExtensions"]["idmap"]["enabled"] is False
     assert "erofs" in info.annotations["containerd.io/runtime-allow-mounts"]
+
+
+def test_a_copy_of_the_program_elsewhere_is_the_same_program(binary: Binary, here: Path, short_path: Path) -> None:
+    (short_path / "copies").mkdir()
+    copy = short_path / "copies" / "containerd-shim-parma-v2"
+    shutil.copy(binary.path, copy)
+    binary.path = copy
+    done = binary.run("start", "a", here=here)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["address"].startswith("unix://")
+    assert binary.run("delete", "a", here=here).returncode == 0
 
 
 @pytest.mark.parametrize("flag", ["-v", "--version"])

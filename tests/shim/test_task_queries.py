@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from parma_wire.errors import (
     DeadlineExceeded,
     NotFound,
 )
-from tests.shim.support import Rig
+from tests.shim.support import Rig, eventually
 
 
 def test_wait_answers_many_and_again_until_delete(rig: Rig) -> None:
@@ -99,6 +100,31 @@ def test_a_hanging_guest_stops_neither_state_nor_connect_nor_pids(rig: Rig) -> N
     assert rig.call("Connect", task_pb2.ConnectRequest(id="a")).task_pid == 4242
     assert [process.pid for process in rig.call("Pids", task_pb2.PidsRequest(id="a")).processes] == [4242]
     assert time.monotonic() - begin < 0.5
+
+
+def test_a_list_of_processes_that_comes_late_is_there_for_whoever_asks_next(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run("a")
+    rig.exec("a", "e", "sleep")
+    rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
+    answer, asked = rig.group.guest.list_processes, []
+    may_answer = threading.Event()
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        asked.append(arguments)
+        assert may_answer.wait(10)
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(rig.group.guest, "list_processes", late)
+
+    def pids() -> int:
+        return len(rig.call("Pids", task_pb2.PidsRequest(id="a")).processes)
+
+    assert [pids(), pids()] == [1, 1]
+    assert len(asked) == 1  # one question at a time
+    may_answer.set()
+    eventually(lambda: pids() == 2, "the answer")
 
 
 def test_connect_answers_for_unknown_tasks(rig: Rig) -> None:

@@ -106,6 +106,7 @@ class Container:
         "init",
         "is_pod",
         "killed_alone",
+        "listing",
         "pids",
         "started_execs",
     )
@@ -124,6 +125,8 @@ class Container:
         """A pod's pause container: in the guest it is a process of the guest image."""
         self.cancelled = False
         """Deleted by the client before Create had finished."""
+        self.listing: threading.Event | None = None
+        """Set when the guest has answered the ListProcesses that is under way."""
         self.pids: list[tuple[int, str]] = []
         """The guest's last answer to ListProcesses: process id, exec id."""
 

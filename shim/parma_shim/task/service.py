@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -42,6 +43,9 @@ KILL_TIMEOUT: Final = 5.0
 
 PIDS_TIMEOUT: Final = 0.09
 """Seconds. containerd asks every shim at its start: a guest that hangs is answered for from memory."""
+
+LIST_TIMEOUT: Final = 5.0
+"""Seconds that the guest has all the same: whoever asks next gets its answer."""
 
 STATS_TIMEOUT: Final = 1.8
 """Seconds; containerd's collectors give a shim 2."""
@@ -157,21 +161,36 @@ class TaskService:
         container = process.container
         found = [(process.pid, "")]
         if process.state in ALIVE:
-            found = self._list_processes(container) or container.pids or found
+            self._ask_for_processes(container).wait(PIDS_TIMEOUT)
+            found = container.pids or found
         return task_pb2.PidsResponse(processes=[_process_info(pid, exec_id) for pid, exec_id in found])
 
-    def _list_processes(self, container: Container) -> list[tuple[int, str]]:
-        """Process ids and exec ids, or nothing when the guest does not answer at once."""
-        try:
-            entries = self._env.group.guest.list_processes(container.guest_id, deadline=time.monotonic() + PIDS_TIMEOUT)
-        except ParmaError:
-            return []
+    def _ask_for_processes(self, container: Container) -> threading.Event:
+        """Has ``container.pids`` brought up to date, by one question at a time; set when it has been answered.
+
+        An answer that comes late is there for whoever asks next.
+        """
         with self._env.tasks.changed:
-            names = {process.guest_exec_id: process.exec_id for process in container.execs.values()}
-            found = [(container.init.pid, "")]
-            found += [(entry.pid, names.get(entry.exec_id, "")) for entry in entries if not entry.init]
-            container.pids = found
-        return found
+            if container.listing is not None:
+                return container.listing
+            container.listing = answered = threading.Event()
+        threading.Thread(target=self._list_processes, args=(container, answered), name="pids", daemon=True).start()
+        return answered
+
+    def _list_processes(self, container: Container, answered: threading.Event) -> None:
+        found = None
+        try:
+            deadline = time.monotonic() + LIST_TIMEOUT
+            with contextlib.suppress(ParmaError):
+                found = self._env.group.guest.list_processes(container.guest_id, deadline=deadline)
+        finally:
+            with self._env.tasks.changed:
+                container.listing = None
+                if found is not None:
+                    names = {process.guest_exec_id: process.exec_id for process in container.execs.values()}
+                    others = [(entry.pid, names.get(entry.exec_id, "")) for entry in found if not entry.init]
+                    container.pids = [(container.init.pid, ""), *others]
+            answered.set()
 
     def Pause(self, request: task_pb2.PauseRequest, context: Context) -> Empty:  # noqa: N802
         process = self._step(request.id, Event.PAUSE)
