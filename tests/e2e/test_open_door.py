@@ -75,7 +75,7 @@ def test_an_update_changes_the_limit_inside_and_metrics_say_so(running: tuple[Ho
 
 def test_the_status_promises_nothing(running: tuple[Host, str]) -> None:
     host, name = running
-    status = json.loads(host.parma("status", "--json", name))
+    status = json.loads(host.parma_result("status", "--json", "--wait", "60", name).stdout)
     assert status["verdict"] == "unattested"
     assert status["tee"] == "none"
 
