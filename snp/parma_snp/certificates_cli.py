@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``parma certificates``: where AMD has the certificate for a report, and, only when asked to, fetching it."""
+"""``parma certificates``: where AMD has the certificate for a report, or the CRL, and getting it when asked to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def add_certificates(subparsers: _Subparsers) -> None:
         "certificates",
         help="find the certificate that signs a report",
         description="Print where AMD's key distribution service has the VCEK for a report; with --fetch, get it and "
-        " write it with AMD's ASK and ARK as a PEM chain, after checking that it signed this report.",
+        " write it with AMD's ASK and ARK as a PEM chain, after checking that it signed this report. With --crl, the "
+        "same for the revocation list, which 'parma verify --crl' takes.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -40,7 +41,8 @@ def add_certificates(subparsers: _Subparsers) -> None:
     )
     what.add_argument("--this-host", action="store_true", help="for the processor of this host, before any report")
     parser.add_argument("--product", choices=("Milan", "Genoa", "Turin"), help="needed for reports of version 2")
-    parser.add_argument("--fetch", type=Path, metavar="OUT", help="fetch over the network and write the chain to OUT")
+    parser.add_argument("--crl", action="store_true", help="the revocation list instead of the certificate")
+    parser.add_argument("--fetch", type=Path, metavar="OUT", help="fetch over the network and write it to OUT")
     parser.add_argument(
         "--service", default=kds.SERVICE, metavar="URL", help="a mirror of the service (default: %(default)s)"
     )
@@ -52,6 +54,8 @@ def run_certificates(options: argparse.Namespace) -> int:
     try:
         service = options.service.rstrip("/")
         report = None if options.this_host else _report(options.evidence.read_bytes())
+        if options.crl:
+            return _revocation_list(report, options, service)
         if report is None:
             url = _of_this_host(options.product, service)
         else:
@@ -69,6 +73,36 @@ def run_certificates(options: argparse.Namespace) -> int:
         return UNUSABLE
     print(f"{options.fetch}: VCEK, ASK and ARK")
     return DONE
+
+
+def _revocation_list(report: Report | None, options: argparse.Namespace, service: str) -> int:
+    """Print where the ARK's CRL is, or get it."""
+    from parma_snp.probes.processor import this_product
+    from parma_snp.report import SIGNING_KEY_VLEK
+
+    product = kds.product_for(report, options.product) if report else options.product or this_product()
+    vlek = report is not None and report.signing_key == SIGNING_KEY_VLEK
+    url = kds.crl_url(product, vlek=vlek, service=service)
+    if options.fetch is None:
+        print(url)
+        return DONE
+    options.fetch.write_bytes(_checked_list(_fetch(url), product, vlek=vlek))
+    print(f"{options.fetch}: revocation list of ARK-{product}")
+    return DONE
+
+
+def _checked_list(der: bytes, product: Product, *, vlek: bool) -> bytes:
+    """The CRL, if AMD's ARK signed it and it is current. What it lists is for the verification to say."""
+    from parma_snp.anchors import bundled
+    from parma_snp.certificates import CertificateChain, check_revocation
+
+    chain = CertificateChain(b"", bundled("asvk" if vlek else "ask", product), bundled("ark", product), der)
+    try:
+        check_revocation(chain, datetime.now(UTC), "require")
+    except SnpError as error:
+        if error.code != "cert.revoked":
+            raise
+    return der
 
 
 def _report(data: bytes) -> Report:
