@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from parma_guest import users
@@ -47,6 +48,9 @@ class Host(Protocol):
 
     def prepare_bind(self, base: str, source: str) -> None:
         """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""
+
+    def pinned(self, base: str, source: str, place: str) -> AbstractContextManager[str]:
+        """The path of exactly that source, which nobody can exchange while the context lasts."""
 
 
 class Attestation(Protocol):

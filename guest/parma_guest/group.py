@@ -18,6 +18,7 @@ from __future__ import annotations
 import signal as signals
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from parma_guest import decisions, oci, paths, pause
@@ -41,6 +42,7 @@ from parma_guest.requests import (
 from parma_guest.runtime import Launched, StdioPlan
 from parma_guest.scratch import Scratches
 from parma_guest.undo import CleanupFailed, Undo
+from parma_guest.users import with_home
 from parma_guest.values import ContainerId, ExecId, GuestPath, LayerTarget, MountSpec, ProcessSpec, Resources
 from parma_guest.verity import Layers
 from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFound, ParmaError, Unsupported
@@ -200,9 +202,10 @@ class Group:
             access = Access(verdict.attestation, verdict.identity)
             policy_bytes = self._enforcer.policy_bytes
             session = self._attestation.prepare(container, access, policy_bytes, decisions.policy_digest(policy_bytes))
-            with Undo() as undo:
+            with Undo() as undo, ExitStack() as pins:
                 undo.add(session.close)
-                env = merged(env, session.environment)
+                env = merged(with_home(env, identity), session.environment)
+                request = request._replace(mounts=self._pinned(request, sandbox, pins))
                 joined = self._joined_namespaces(request)
                 users = self._overlays.user_namespace(container)
                 memory = self._pod.shared_memory
@@ -240,7 +243,7 @@ class Group:
             plan = _stdio_plan(request.process, found.stdio_allowed)
             env = decisions.kept(request.process.env, verdict.env)
             capabilities = decisions.kept_capabilities(request.process.capabilities, verdict.capabilities)
-            env = merged(env, found.session.environment)
+            env = merged(with_home(env, identity), found.session.environment)
             document = oci.process(request.process, env, capabilities)
             launched = self._runtime.execute(request.container, document, plan)
             process = self._process(request.container, request.exec_id, request.process.args, launched)
@@ -396,6 +399,18 @@ class Group:
             raise Unsupported("a bind mount must come from the sandbox's own directory", expected=f"below {base}")
         self._pod.require_volume(mount.source)
         self._host.prepare_bind(base, mount.source)
+
+    def _pinned(self, request: CreateContainer, sandbox: ContainerId, pins: ExitStack) -> tuple[MountSpec, ...]:
+        """The mounts for crun: each bind mount from what its source is now, whatever its name leads to later."""
+        base = paths.sandbox_mounts(sandbox)
+        return tuple(
+            mount._replace(
+                source=pins.enter_context(self._host.pinned(base, mount.source, paths.pin(request.container, number)))
+            )
+            if mount.type == "bind"
+            else mount
+            for number, mount in enumerate(request.mounts)
+        )
 
     def _process(self, container: ContainerId, exec_id: ExecId, args: tuple[str, ...], launched: Launched) -> Process:
         process = Process(container, exec_id, args, launched.child, launched.pidfd, launched.stdio)

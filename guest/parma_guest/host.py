@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from parma_guest import paths, pause, users
 from parma_guest.cgroups import Cgroup
-from parma_guest.syscalls import Kernel
+from parma_guest.syscalls import MS_BIND, MS_REC, Kernel
+from parma_guest.undo import CleanupFailed
 from parma_guest.values import ContainerId, User
 from parma_wire.errors import Malformed
 
@@ -46,6 +50,39 @@ class GuestHost:
     def set_mode(self, path: str, mode: int) -> None:
         """Permissions of a directory that is the enforcer's own."""
         os.chmod(path, mode)  # noqa: PTH101 - as the rest of this module
+
+    @contextmanager
+    def pinned(self, base: str, source: str, place: str) -> Iterator[str]:
+        """The source of a bind mount where no container can exchange it: opened once, following no symbolic link, and
+        mounted at ``place`` for the while. crun would look the name up again, and a container that shares the directory
+        may have put a link there by then.
+
+        Raises OSError, and `CleanupFailed` when it stays mounted.
+        """
+        descriptor = self._kernel.open_beneath(base, source.removeprefix(base).strip("/"), os.O_PATH)
+        try:
+            self._kernel.make_directory(paths.PINS, 0o711)
+            is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            if is_directory:
+                os.mkdir(place, mode=0o700)  # noqa: PTH102 - as the rest of this module
+            else:
+                os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            try:
+                self._kernel.mount(f"/proc/self/fd/{descriptor}", place, "", MS_BIND | MS_REC)
+                try:
+                    yield place
+                finally:
+                    self._release(place)
+            finally:
+                (os.rmdir if is_directory else os.unlink)(place)
+        finally:
+            os.close(descriptor)
+
+    def _release(self, place: str) -> None:
+        try:
+            self._kernel.unmount_tree(place)
+        except OSError as error:
+            raise CleanupFailed("the source of a bind mount stays mounted") from error
 
     def _make_one(self, base: str, parent: str, name: str) -> None:
         try:

@@ -36,6 +36,9 @@ OWNERS: Final = PRIVATE + "/owners"
 PAUSE_ROOT: Final = PRIVATE + "/pause"
 """The root directory of what keeps a pod's namespaces: one program."""
 
+PINS: Final = "/run/gcs/pins"
+"""Sources of bind mounts are held below it while a container is created. A user namespace's root gets that far, too."""
+
 NOTHING: Final = PRIVATE + "/nothing"
 """An empty directory: the root of the processes that face a container."""
 
@@ -84,6 +87,11 @@ def huge_pages(container: ContainerId) -> str:
 def bundle(container: ContainerId) -> str:
     """Where the container's generated ``config.json`` lives."""
     return f"{PRIVATE}/c/{container}"
+
+
+def pin(container: ContainerId, number: int) -> str:
+    """Where the source of the container's mount ``number`` is held."""
+    return f"{PINS}/{container}-{number}"
 
 
 def cgroup(container: ContainerId) -> str:

@@ -25,6 +25,7 @@ MS_PRIVATE: Final = 1 << 18
 MS_RELATIME: Final = 1 << 21
 MS_STRICTATIME: Final = 1 << 24
 
+MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 
 _SYS_OPENAT2: Final = 437
@@ -113,6 +114,10 @@ class Kernel:
     def set_owner(self, path: str, uid: int, gid: int) -> None:
         """chown(2), not through a symbolic link."""
         os.chown(path, uid, gid, follow_symlinks=False)
+
+    def unmount_tree(self, target: str) -> None:
+        """The same, with whatever is mounted below it."""
+        self._check(self._libc.umount2(target.encode(), UMOUNT_NOFOLLOW | MNT_DETACH), target)
 
     def make_directory(self, path: str, mode: int) -> None:
         """With its parents; nothing happens when it exists."""

@@ -26,18 +26,27 @@ class Identity(NamedTuple):
 
     user_name: str
     groups: tuple[tuple[int, str], ...]
+    home: str = "/"
 
 
 def look_up(user: User, open_in_root: OpenInRoot) -> Identity:
     """The names that belong to the numbers; the primary group comes first, no group twice."""
-    names = _names(open_in_root, "etc/passwd")
-    group_names = _names(open_in_root, "etc/group")
+    line = _lines(open_in_root, "etc/passwd").get(user.uid, ())
+    group_lines = _lines(open_in_root, "etc/group")
     groups = dict.fromkeys((user.gid, *user.additional_gids))
-    return Identity(names.get(user.uid, ""), tuple((gid, group_names.get(gid, "")) for gid in groups))
+    home = line[5] if len(line) > 5 and line[5].startswith("/") and "\0" not in line[5] else "/"
+    return Identity(
+        line[0] if line else "", tuple((gid, group_lines[gid][0] if gid in group_lines else "") for gid in groups), home
+    )
 
 
-def _names(open_in_root: OpenInRoot, path: str) -> dict[int, str]:
-    """Number -> name of the first line that has the number; empty when the file is absent or not acceptable."""
+def with_home(env: tuple[str, ...], identity: Identity) -> tuple[str, ...]:
+    """The environment with a HOME. Without one crun looks for it, in a file that the container may have made a pipe."""
+    return env if any(variable.startswith("HOME=") for variable in env) else (*env, f"HOME={identity.home}")
+
+
+def _lines(open_in_root: OpenInRoot, path: str) -> dict[int, tuple[str, ...]]:
+    """Number -> fields of the first line that has the number; empty when the file is absent or not acceptable."""
     try:
         descriptor = open_in_root(path)
     except OSError:
@@ -47,13 +56,14 @@ def _names(open_in_root: OpenInRoot, path: str) -> dict[int, str]:
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
             return {}
         data = file.read(MAX_FILE_BYTES)
-    names: dict[int, str] = {}
+    lines: dict[int, tuple[str, ...]] = {}
     for line in data.split(b"\n"):
         fields = line.split(b":")
         if len(line) > MAX_LINE_BYTES or len(fields) < 4 or not fields[2].isdigit() or len(fields[2]) > 10:
             continue
         try:
-            names.setdefault(int(fields[2]), fields[0].decode())
+            name = fields[0].decode()
         except UnicodeDecodeError:
             continue
-    return names
+        lines.setdefault(int(fields[2]), (name, *(field.decode(errors="replace") for field in fields[1:])))
+    return lines

@@ -25,7 +25,7 @@ from parma_guest.pod import Pod
 from parma_guest.reaper import Child, Reaper
 from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan
 from parma_guest.scratch import Scratches
-from parma_guest.tee import NoTee
+from parma_guest.tee import NoTee, TeeProvider
 from parma_guest.users import Identity
 from parma_guest.values import ContainerId, User
 from parma_guest.verity import Layers
@@ -186,6 +186,7 @@ class FakeHost:
         self.prepared: list[str] = []
         self.modes: dict[str, int] = {}
         self.programs: dict[str, bytes] = {}
+        self.pinned_now: set[str] = set()
 
     def identity(self, container: ContainerId, user: User) -> Identity:
         return Identity("somebody", tuple((gid, f"g{gid}") for gid in (user.gid, *user.additional_gids)))
@@ -201,6 +202,12 @@ class FakeHost:
 
     def set_mode(self, path: str, mode: int) -> None:
         self.modes[path] = mode
+
+    @contextmanager
+    def pinned(self, base: str, source: str, place: str) -> Iterator[str]:
+        self.pinned_now.add(place)
+        yield place
+        self.pinned_now.remove(place)
 
 
 class FakeAttestation:
@@ -259,7 +266,12 @@ class FakeEngine:
 class Rig:
     """A group over fakes. ``load_policy`` makes another engine than ``engine``."""
 
-    def __init__(self, directory: Path, load_policy: Callable[[bytes], Engine] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        load_policy: Callable[[bytes], Engine] | None = None,
+        tee: TeeProvider | None = None,
+    ) -> None:
         self.engine = FakeEngine()
         self.kernel = FakeKernel()
         self.mapper = FakeMapper()
@@ -268,7 +280,7 @@ class Rig:
         self.programs: list[list[str]] = []
         self.runtime = FakeRuntime()
         self.host = FakeHost(directory)
-        self.enforcer = Enforcer(NoTee(), load_policy or (lambda _policy: self.engine))
+        self.enforcer = Enforcer(tee or NoTee(), load_policy or (lambda _policy: self.engine))
         self.scratches = Scratches(
             self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])
         )

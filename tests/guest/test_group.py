@@ -160,7 +160,7 @@ def test_only_the_environment_and_capabilities_that_the_policy_keeps_reach_crun(
     caps = pb.Capabilities(bounding=["CAP_CHOWN", "CAP_KILL"], effective=["CAP_KILL"], permitted=["CAP_KILL"])
     rig.group.create(creation(process={"capabilities": caps}))
     process = rig.runtime.containers[CONTAINER]["process"]
-    assert process["env"] == ["B=2"]
+    assert process["env"] == ["B=2", "HOME=/"]
     assert process["capabilities"] == {
         "bounding": ["CAP_KILL"],
         "effective": [],
@@ -407,6 +407,28 @@ def test_a_bind_mount_must_come_from_the_sandbox_directory(rig: Rig) -> None:
     assert rig.host.prepared == [inside]
 
 
+def test_crun_gets_the_source_of_a_bind_mount_where_containers_cannot_exchange_it(rig: Rig) -> None:
+    rootfs(rig)
+    inside = f"/run/gcs/c/{CONTAINER}/sandboxMounts/a"
+    mounts = [
+        pb.Mount(destination="/t", type="tmpfs", source="tmpfs"),
+        pb.Mount(destination="/d", type="bind", source=inside),
+    ]
+    held: list[set[str]] = []
+    launch = rig.runtime.create
+
+    def create(*arguments: Any) -> Any:
+        held.append(set(rig.host.pinned_now))
+        return launch(*arguments)
+
+    rig.runtime.create = create  # type: ignore[assignment,method-assign]
+    rig.group.create(creation(mounts=mounts))
+    place = f"/run/gcs/pins/{CONTAINER}-1"
+    assert held == [{place}]
+    assert [mount["source"] for mount in rig.runtime.containers[CONTAINER]["mounts"][-2:]] == ["tmpfs", place]
+    assert not rig.host.pinned_now
+
+
 def test_an_oom_kill_is_told_apart_from_another_kill(rig: Rig, tmp_path: Path) -> None:
     running(rig)
     directory = tmp_path / CONTAINER
@@ -467,11 +489,11 @@ def test_what_the_policy_lets_a_container_reach_is_made_around_its_creation(rig:
     digest = hashlib.sha256(b"policy").digest()
     assert rig.attestation.calls == [("prepare", (reachable, identity), b"policy", digest), ("serve", pid)]
     spec = rig.runtime.containers[CONTAINER]
-    assert spec["process"]["env"] == ["A=1", "B=ours", "C=3"]
+    assert spec["process"]["env"] == ["A=1", "HOME=/", "B=ours", "C=3"]
     assert spec["linux"]["devices"][0]["path"] == "/dev/sev-guest"
     rig.group.start(CONTAINER)
     rig.group.execute(execution(env=["C=host"]))
-    assert rig.runtime.documents[-1]["env"] == ["B=ours", "C=3"]
+    assert rig.runtime.documents[-1]["env"] == ["HOME=/", "B=ours", "C=3"]
     for child in rig.runtime.children:
         child.finish(0)
     rig.group.delete(CONTAINER)

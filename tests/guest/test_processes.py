@@ -284,6 +284,45 @@ def test_the_source_of_a_bind_mount_is_made_below_its_base_without_following_lin
     assert list(outside.iterdir()) == []
 
 
+def test_a_process_has_a_home_that_crun_need_not_look_for(root: Path) -> None:
+    (root / "etc/passwd").write_bytes(
+        b"app:x:1000:50:G\xe9cos:/srv/app:/bin/sh\nodd:x:1001:50::relative:\nfew:x:1:1:\n"
+    )
+    assert [look_up(root, uid).home for uid in (1000, 1001, 1, 4)] == ["/srv/app", "/", "/", "/"]
+    assert users.with_home(("A=1",), look_up(root)) == ("A=1", "HOME=/srv/app")
+    assert users.with_home(("HOME=/x",), look_up(root)) == ("HOME=/x",)
+
+
+def test_the_source_of_a_bind_mount_is_held_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mounts(Kernel):
+        """Opens for real, mounts by name only."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mounted: dict[str, str] = {}
+
+        def mount(self, source: str, target: str, *_: object) -> None:
+            self.mounted[target] = str(Path(source).readlink())
+
+        def unmount_tree(self, target: str) -> None:
+            del self.mounted[target]
+
+    kernel, base = Mounts(), tmp_path / "base"
+    monkeypatch.setattr(paths, "PINS", str(tmp_path / "pins"))
+    base.mkdir()
+    (base / "file").write_text("x")
+    (base / "link").symlink_to("/etc")
+    host = GuestHost(kernel)
+    for name in ("", "file"):
+        place = f"{tmp_path}/pins/{name or 'directory'}"
+        with host.pinned(str(tmp_path), f"{base}/{name}".rstrip("/"), place) as held:
+            assert kernel.mounted == {held: str(base / name)}
+        assert not kernel.mounted
+        assert not Path(place).exists()
+    with pytest.raises(OSError, match="link"), host.pinned(str(base), f"{base}/link", str(tmp_path / "pins/x")):
+        pass
+
+
 def test_opening_beneath_refuses_every_way_out(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/link").symlink_to("/etc")

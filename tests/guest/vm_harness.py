@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from parma_policy.layers.convert import LayerImage, layer_to_image
+from parma_shim.vm.qmp import Qmp
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import from_code
 from parma_wire.limits import (
@@ -306,6 +307,18 @@ class Guest:
         ).exit_status
         return status
 
+    @contextmanager
+    def monitor(self) -> Iterator[Qmp]:
+        """QEMU's monitor: what the host does to the machine itself."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(str(self.directory / "monitor"))
+        monitor = Qmp(sock)
+        try:
+            monitor.negotiate(deadline=time.monotonic() + CALL_TIMEOUT)
+            yield monitor
+        finally:
+            monitor.close()
+
     def console(self) -> str:
         """Everything the guest has written to its serial port."""
         with suppress(FileNotFoundError):
@@ -367,8 +380,9 @@ def boot(
     memory_mib: int = 512,
     append: str = "",
     image: Path = IMAGE,
+    extra: Sequence[str] = (),
 ) -> Guest:
-    """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ..."""
+    """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ...; QEMU gets ``extra`` as it is."""
     directory.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((image / "manifest.json").read_text())
     vm = f"guest-cid=3,socket={directory / 'vhost'},uds-path={directory / 'vsock'}"
@@ -384,12 +398,14 @@ def boot(
         *("-append", manifest["cmdline"][tee] + append),
         *("-chardev", f"socket,id=v,path={directory / 'vhost'}", "-device", "vhost-user-vsock-pci,chardev=v"),
         *("-device", "virtio-scsi-pci,id=scsi0"),
+        *("-qmp", f"unix:{directory / 'monitor'},server=on,wait=off"),
+        *extra,
     ]
     for lun, path in enumerate((*disks, *writable)):
         read_only = "on" if lun < len(disks) else "off"
         arguments += [
             *("-blockdev", f"driver=raw,node-name=d{lun},read-only={read_only},file.driver=file,file.filename={path}"),
-            *("-device", f"scsi-hd,drive=d{lun},bus=scsi0.0,channel=0,scsi-id=0,lun={lun}"),
+            *("-device", f"scsi-hd,id=disk{lun},drive=d{lun},bus=scsi0.0,channel=0,scsi-id=0,lun={lun}"),
         ]
     return Guest(directory, _spawn(arguments, directory / "qemu.log"), vhost)
 
