@@ -151,8 +151,10 @@ class GuestClient:
             if len(data) + len(answer.data) > min(answer.size, MAX_RECORDING):
                 raise Malformed("the guest's recording is longer than it says", expected=f"at most {MAX_RECORDING}")
             data += answer.data
-            if len(data) == answer.size or not answer.data:
+            if len(data) == answer.size:
                 return bytes(data), answer.dropped
+            if len(answer.data) < POLICY_CHUNK:  # a guest could go on like this for ever
+                raise Malformed("a piece of the guest's recording is shorter than it could be")
 
     def mount_device(
         self, lun: int, target: str, device_hash: str, data_blocks: int, *, deadline: float | None = None
