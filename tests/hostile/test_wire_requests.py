@@ -223,7 +223,7 @@ def test_R06_a_path_has_one_spelling(host: HostileHost) -> None:
 
 
 def test_R11_nothing_is_mounted_over_proc_sys_or_dev(host: HostileHost) -> None:
-    for place in ("/proc", "/proc/sys/kernel", "/sys", "/sys/fs/cgroup", "/dev", "/dev/shm", "/", "/proc/../data"):
+    for place in ("/proc", "/proc/sys/kernel", "/sys", "/sys/fs/cgroup", "/dev", "/dev/pts", "/", "/proc/../data"):
         refused(host, Malformed, mounts=[pb.Mount(destination=place, type="tmpfs", source="tmpfs")])
     linux = good(host)["linux"]
     assert (linux["maskedPaths"], linux["readonlyPaths"]) == (list(oci.MASKED_PATHS), list(oci.READONLY_PATHS))
