@@ -352,6 +352,8 @@ class Policy:
     framework_version: Version | None
     api_problem: str = ""
     framework_problem: str = ""
+    framework_contradiction: bool = False
+    """The problem is that the policy gives two framework versions."""
     rules: frozenset[str] = frozenset()
     """Enforcement points that the policy hands to the framework."""
     has_reason: bool = False

@@ -50,6 +50,10 @@ STRICTER: Final[dict[str, str]] = {
         "With a framework_version that makes the policy's containers unusable, their layers cannot be mounted either; "
         "the reference mounts them and denies the overlay."
     ),
+    "trust-list.version": (
+        "A policy's transparency_trust_lists count from framework_version 0.5.0 on, as a fragment's do; the reference "
+        "takes the policy's own whatever its version."
+    ),
     "mount.unclean": (
         "A mount whose source or destination has a '.' or '..' component or an empty one is denied: an expression "
         "like '.+' would accept it."

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic versions (semver.org 2.0.0), as far as policies use them: parsing and precedence."""
+"""Semantic versions (semver.org 2.0.0), as far as policies use them: parsing and precedence.
+
+Read as Rego's own ``semver`` functions read them: a ``v`` in front and leading zeros are let pass.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import Final
 
-_NUMBER: Final = r"(?:0|[1-9][0-9]{0,8})"
+_NUMBER: Final = r"[0-9]{1,18}"
 _SEMVER: Final = re.compile(
-    rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})"
+    rf"v?({_NUMBER})\.({_NUMBER})\.({_NUMBER})"
     r"(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
     r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 )

@@ -91,6 +91,8 @@ def test_with_an_unknown_framework_version_of_the_policy_there_are_no_fragments(
     [
         ("2", "2", None, ""),
         ("2", 3, None, ""),
+        ("2", "03", None, ""),
+        ("2", "01", None, "svn"),
         (2, "2", None, ""),
         ("2", "2", 2, ""),
         ("2", None, 2, ""),
@@ -122,6 +124,19 @@ def test_a_minimum_that_is_no_version_is_satisfied_by_nothing() -> None:
 def test_a_fragment_needs_a_framework_version_that_we_know(version: object) -> None:
     decision = offer(Talk(policy(fragments=[rule()])), fragment(framework_version=version))
     assert code(decision) == "framework_version"
+
+
+def test_every_reason_against_a_fragment_is_given() -> None:
+    old = offer(Talk(policy(fragments=[rule(required_receipts=["*"])])), fragment(), header_svn=1)
+    assert old.topics() == ("fragment svn is below the specified minimum", "missing receipt from *")
+    unknown = offer(Talk(policy(fragments=[rule()])), fragment(svn=1, framework_version="x"))
+    assert [reason.code for reason in unknown.reasons] == ["framework_version", "svn"]
+
+
+def test_a_text_that_begins_as_no_fragment_is_malformed_whatever_the_policy_says() -> None:
+    for talk in (Talk(policy()), Talk(policy(api_version="none"))):
+        with pytest.raises(Malformed, match="fragment's first line"):
+            offer(talk, "PACKAGE x\n")
 
 
 @pytest.mark.parametrize(

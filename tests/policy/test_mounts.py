@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from parma_policy.framework import Kind
 from tests.policy.builders import ID, LAYERS, OTHER_ID, Talk, code, container, creation, disk, policy, rootfs
 
 SCRATCH = f"/run/gcs/c/{ID}"
@@ -142,6 +143,18 @@ def test_an_id_and_a_place_have_one_overlay(talk: Talk) -> None:
     request = {"containerID": OTHER_ID, "layerPaths": targets, "target": rootfs()}
     assert code(talk.ask("mount_overlay", request)) == "already_mounted"
     assert talk.mount_overlay(targets, OTHER_ID).allowed
+
+
+def test_a_denial_under_an_unusable_framework_version_says_so() -> None:
+    decision = Talk(policy(framework_version="9.0.0")).ask("dump_stacks")
+    assert [reason.code for reason in decision.reasons] == ["flag", "framework_version"]
+
+
+def test_two_framework_versions_say_nothing_usable() -> None:
+    talk = Talk(policy(framework_version="0.5.0", framework_svn="0.4.0"))
+    request = {"containerID": ID, "layerPaths": [], "target": rootfs()}
+    assert talk.ask("mount_overlay", request).kind is Kind.POLICY_ERROR
+    assert talk.ask("dump_stacks").kind is Kind.DENIED
 
 
 def test_unmounting_an_overlay_does_not_free_the_id(talk: Talk) -> None:

@@ -345,6 +345,24 @@ def test_parity_mode_mounts_layers_of_unusable_containers() -> None:
     assert policy(framework_version="9.0.0").mountable_layers == frozenset()
 
 
+@pytest.mark.parametrize("version", ["0.4.1", "9.0.0"])
+def test_trust_lists_of_another_version_count_in_parity_mode_only(version: str) -> None:
+    rule = {"issuer": "i", "subject": "s", "minimum_svn": 1, "allowed_ledgers": ["*"]}
+    given: Json = {"framework_version": version, "transparency_trust_lists": [rule]}
+    assert policy(parity=True, **given).transparency_trust_lists
+    assert not policy(**given).transparency_trust_lists
+
+
+def test_an_old_policy_may_use_the_name_of_trust_lists_for_something_else() -> None:
+    for parity in (True, False):
+        given: Json = {"framework_version": "0.4.1", "transparency_trust_lists": [1]}
+        assert not policy(parity=parity, **given).transparency_trust_lists
+
+
+def test_parity_mode_has_signals_that_no_system_has() -> None:
+    assert only(policy(container(signals=[9, 99]), parity=True)).signals == {9, 99}
+
+
 def test_parameters_are_literals() -> None:
     rule = '{"issuer": "i", "feed": "f", "minimum_svn": 1, "includes": [], "parameters": {"p": parameter("x")}}'
     assert "literals only" in str(refused(text() + f"fragments := [{rule}]\n"))

@@ -29,9 +29,14 @@ def test_build_metadata_does_not_count() -> None:
     assert version("1.2.3") != "1.2.3"
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.2", "01.2.3", "1.2.3.4", "v1.2.3", "1.2.3-", "1.2.x", " 1.2.3", "1" * 99])
+@pytest.mark.parametrize("text", ["", "1", "1.2", "1.2.3.4", "vv1.2.3", "1.2.3-", "1.2.x", " 1.2.3", "1.2.٣", "1" * 99])
 def test_what_is_no_version(text: str) -> None:
     assert Version.parse(text) is None
+
+
+@pytest.mark.parametrize("text", ["v1.2.3", "01.2.3", "1.02.003"])
+def test_a_version_is_read_as_rego_reads_it(text: str) -> None:
+    assert Version.parse(text) == version("1.2.3")
 
 
 def test_a_constant_version_must_be_one() -> None:

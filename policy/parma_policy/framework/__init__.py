@@ -8,13 +8,15 @@ request that is not of the shape which the point declares.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from parma_policy.framework.decision import Decision, Kind, Reason, allowed, denied, policy_error
 from parma_policy.framework.handlers import HANDLERS
 from parma_policy.framework.state import State
-from parma_policy.framework.view import GUEST, Platform, View
+from parma_policy.framework.view import GUEST, Platform, View, unusable
 from parma_policy.model import Policy
 from parma_policy.points import POINTS, Default, EnforcementPoint
+from parma_policy.requests import LoadFragment
 
 __all__ = ["GUEST", "POINTS", "Decision", "Kind", "Platform", "Reason", "State", "decide"]
 
@@ -25,14 +27,20 @@ def decide(
     """Decides one request at one enforcement point: the answer and the state after it.
 
     A denied request leaves the state as it is. ``request`` is the point's input document, or an instance of its
-    request class. Raises Malformed where it is neither.
+    request class. Raises Malformed where it is neither, and for a fragment that does not begin as one.
     """
     declared = POINTS.get(point)
     if declared is None:
         return policy_error(point[:80], "unknown_point", f"enforcement point rule {point[:80]} does not exist"), state
     typed = declared.schema.decode(request, point) if declared.linux else request
+    if isinstance(typed, LoadFragment):
+        from parma_policy.reader.fragment import fragment_package
+
+        fragment_package(typed.rego)
     view = View(policy, state, platform)
     decision, after = _decide(view, declared, typed)
+    if policy.framework_problem and decision.kind is Kind.DENIED:
+        decision = _with_version_problem(view, decision)
     if not decision.allowed and policy.extensions.permissive:
         from parma_policy.framework import permissive
 
@@ -53,6 +61,16 @@ def _decide(view: View, point: EnforcementPoint, request: object) -> tuple[Decis
     if point.default is Default.ALLOW:
         return allowed(name), state
     return denied(name, _old_policy(point), *_also(view, point, request)), state
+
+
+def _with_version_problem(view: View, decision: Decision) -> Decision:
+    """Every denial says that the policy's lists do not count. Where that is what it was denied for, and only because
+    the policy gives two versions, the policy has said nothing usable."""
+    problem = unusable(view)
+    decided_by_lists = decision.reasons[:1] == tuple(problem)
+    if decided_by_lists and view.policy.framework_contradiction:
+        return replace(decision, kind=Kind.POLICY_ERROR)
+    return decision if decided_by_lists else replace(decision, reasons=(*decision.reasons, *problem))
 
 
 def _not_linux(point: EnforcementPoint) -> Reason:

@@ -14,7 +14,7 @@ from parma_policy.framework.state import LoadedFragment, State
 from parma_policy.framework.view import View, unusable
 from parma_policy.model import ContainerIndex, FragmentRule, SvnValue
 from parma_policy.reader.errors import PolicyTextError
-from parma_policy.reader.fragment import FragmentText, Parameters, fragment_package
+from parma_policy.reader.fragment import FragmentText, Parameters
 from parma_policy.reader.lists import Items
 from parma_policy.reader.syntax import FrozenJson
 from parma_policy.requests import LoadFragment, Receipt
@@ -23,11 +23,7 @@ _POINT = "load_fragment"
 
 
 def load_fragment(view: View, request: LoadFragment) -> tuple[Decision, State]:
-    """Decides on a fragment whose envelope was checked, and adds what the policy lets it include.
-
-    Raises Malformed for a text that does not begin as a fragment.
-    """
-    fragment_package(request.rego)
+    """Decides on a fragment whose envelope was checked, and adds what the policy lets it include."""
     rules, reasons = _accepting(view, request)
     if not rules:
         return denied(_POINT, *reasons), view.state
@@ -100,12 +96,16 @@ def _accepting(view: View, request: LoadFragment) -> tuple[list[FragmentRule], l
         return [], [Reason("feed", text, "invalid fragment feed")]
     new = [rule for rule in of_feed if request.header_svn is None or _at_least(request.header_svn, rule.minimum_svn)]
     if not new:
-        return [], [_too_old(of_feed, request.header_svn)]
+        return [], [_too_old(of_feed, request.header_svn), *_missing(of_feed, request)]
     complete = [rule for rule in new if not _missing_receipts(rule, request.receipts)]
     if complete:
         return complete, []
-    missing = dict.fromkeys(name for rule in new for name in _missing_receipts(rule, request.receipts))
-    return [], [
+    return [], _missing(new, request)
+
+
+def _missing(rules: Sequence[FragmentRule], request: LoadFragment) -> list[Reason]:
+    missing = dict.fromkeys(name for rule in rules for name in _missing_receipts(rule, request.receipts))
+    return [
         Reason("receipt", f"transparency receipt of {shown(name)} is missing", f"missing receipt from {name}")
         for name in missing
     ]
@@ -125,9 +125,16 @@ def _new_enough(
     fragment: FragmentText, rules: Sequence[FragmentRule], header_svn: int | None
 ) -> tuple[list[FragmentRule], list[Reason]]:
     """The rules whose minimum the fragment's version satisfies; without any, why not."""
+    accepted, reasons = _by_svn(fragment, rules, header_svn)
     problem = fragment.framework.problem
     if problem:
-        return [], [Reason("framework_version", f"fragment {problem}", f"fragment {problem}")]
+        return [], [Reason("framework_version", f"fragment {problem}", f"fragment {problem}"), *reasons]
+    return accepted, reasons
+
+
+def _by_svn(
+    fragment: FragmentText, rules: Sequence[FragmentRule], header_svn: int | None
+) -> tuple[list[FragmentRule], list[Reason]]:
     svn: SvnValue | None = fragment.svn if fragment.has_svn else header_svn
     if fragment.has_svn and header_svn is not None and svn != header_svn:
         topic = f"svn in header {header_svn} does not match svn in fragment rego {svn}"

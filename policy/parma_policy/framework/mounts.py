@@ -127,10 +127,13 @@ def _no_block_devices() -> Reason:
 def mount_overlay(view: View, request: MountOverlay) -> Outcome:
     """The layers, all mounted, must be those of some container, in order; that decides what the id can become."""
     point, state = "mount_overlay", view.state
-    if request.container_id in state.matches or request.target in state.overlays:
-        text = "an overlay is mounted for this container, or at this place, already"
-        return denied(point, Reason("already_mounted", text, "overlay has already been mounted")), state
     topic = "no matching containers for overlay"
+    if request.container_id in state.matches:
+        text = "an overlay is mounted for this container already"
+        return denied(point, Reason("already_mounted", text, "overlay has already been mounted")), state
+    if request.target in state.overlays:
+        text = f"an overlay is mounted at {shown(request.target)} already"
+        return denied(point, Reason("already_mounted", text, topic)), state
     missing = [path for path in request.layer_paths if path not in state.devices]
     if missing:
         text = f"no layer is mounted at {shown(missing[0])}"

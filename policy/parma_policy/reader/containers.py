@@ -25,7 +25,7 @@ from parma_policy.model import (
     User,
 )
 from parma_policy.patterns import PatternCache, Strategy, TextPattern
-from parma_policy.reader.limits import MAX_EXPRESSION_LENGTH, MAX_EXPRESSIONS
+from parma_policy.reader.limits import MAX_EXPRESSION_LENGTH, MAX_EXPRESSIONS, MAX_INTEGER
 from parma_policy.reader.shape import Members, Node
 from parma_policy.reader.syntax import Object
 from parma_policy.versions import Version, version
@@ -172,6 +172,8 @@ class ContainerReader:
         return ExecProcess(members["command"].strings(), self.signals(members["signals"]))
 
     def signals(self, node: Node) -> frozenset[int]:
+        if self.parity:
+            return frozenset(element.integer(-MAX_INTEGER, MAX_INTEGER) for element in node.elements())
         return node.signals()
 
     def layers(self, node: Node) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ INCLUDABLE: Final = (
 )
 """What ``includes`` of a fragment may name."""
 
-_WHOLE_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 
 
 def svn_of(value: Value) -> SvnValue | None:

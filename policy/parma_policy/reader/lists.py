@@ -10,6 +10,7 @@ from typing import Final
 from parma_policy.model import ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
 from parma_policy.reader.containers import ContainerReader
 from parma_policy.reader.delegated import fragment_rule, trust_list_rule
+from parma_policy.reader.errors import PolicyTextError
 from parma_policy.reader.limits import MAX_CONTAINERS
 from parma_policy.reader.shape import Node
 from parma_policy.reader.syntax import Document, Statement
@@ -28,6 +29,8 @@ class VersionClaim:
 
     version: Version | None
     problem: str
+    contradiction: bool = False
+    """The two names have different values."""
 
 
 def claimed(document: Document, name: str, old_name: str) -> tuple[VersionClaim, object]:
@@ -35,7 +38,7 @@ def claimed(document: Document, name: str, old_name: str) -> tuple[VersionClaim,
     if not given:
         return VersionClaim(None, f"{name} is missing"), None
     if len(given) == 2 and given[0] != given[1]:
-        return VersionClaim(None, f"{name} and {old_name} have different values"), given[0]
+        return VersionClaim(None, f"{name} and {old_name} have different values", contradiction=True), given[0]
     value = given[0]
     parsed = Version.parse(value) if isinstance(value, str) else None
     problem = "" if parsed else f"{name} is not a semantic version"
@@ -71,17 +74,36 @@ class Items:
     transparency_trust_lists: tuple[TrustListRule, ...] = ()
 
     @classmethod
+    def unusable(cls, document: Document, *, parity: bool) -> Items:
+        """What still counts in a policy whose framework version is no good."""
+        return cls(transparency_trust_lists=_trust_lists_of_any_version(document) if parity else ())
+
+    @classmethod
     def read(cls, document: Document, reader: ContainerReader) -> Items:
         """The lists of a document whose framework version is known."""
         containers = tuple(reader.container(node) for node in list_of(document, "containers", MAX_CONTAINERS))
         current = reader.framework_version >= _LISTS_SINCE
+        whatever = reader.parity and document.package == "policy" and not current
         return cls(
             ContainerIndex(containers),
             tuple(reader.external_process(node) for node in list_of(document, "external_processes")),
             tuple(fragment_rule(node, parity=reader.parity) for node in list_of(document, "fragments")),
             tuple(reader.platform_rule(node) for node in list_of(document, "platform_rules") if current),
-            tuple(trust_list_rule(node) for node in list_of(document, "transparency_trust_lists") if current),
+            _trust_lists_of_any_version(document) if whatever else _trust_lists(document) if current else (),
         )
+
+
+def _trust_lists(document: Document) -> tuple[TrustListRule, ...]:
+    return tuple(trust_list_rule(node) for node in list_of(document, "transparency_trust_lists"))
+
+
+def _trust_lists_of_any_version(document: Document) -> tuple[TrustListRule, ...]:
+    """The reference takes those of the policy itself from the text, whatever its version; but an old policy may use
+    the name for something else."""
+    try:
+        return _trust_lists(document)
+    except PolicyTextError:
+        return ()
 
 
 def list_of(document: Document, name: str, limit: int = 1000) -> Iterator[Node]:

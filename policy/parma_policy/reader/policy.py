@@ -90,13 +90,14 @@ def build(document: Document, sha256: bytes, rules: frozenset[str], *, parity: b
     api = _api_claim(document)
     framework = framework_claim(document)
     reader = ContainerReader(framework.version or FRAMEWORK_VERSION, parity)
-    items = Items.read(document, reader) if not framework.problem else Items()
+    items = Items.read(document, reader) if not framework.problem else Items.unusable(document, parity=parity)
     return Policy(
         sha256=sha256,
         api_version=api.version,
         framework_version=framework.version,
         api_problem=api.problem,
         framework_problem=framework.problem,
+        framework_contradiction=framework.contradiction,
         rules=rules,
         has_reason="reason" in document.statements,
         flags=_flags(document),

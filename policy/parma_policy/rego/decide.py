@@ -124,6 +124,8 @@ class RegoPolicy:
             if declared is None or definition is None or definition == Definition("framework", point):
                 return self._framework(state, point, request)
             typed = declared.schema.decode(request, point) if declared.linux else request
+            if isinstance(typed, LoadFragment):
+                fragment_package(typed.rego)
             if self.policy.api_problem:
                 return policy_error(point, "api_version", self.policy.api_problem), state
             if isinstance(typed, LoadFragment):
