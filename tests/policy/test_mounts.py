@@ -155,6 +155,7 @@ def test_two_framework_versions_say_nothing_usable() -> None:
     request = {"containerID": ID, "layerPaths": [], "target": rootfs()}
     assert talk.ask("mount_overlay", request).kind is Kind.POLICY_ERROR
     assert talk.ask("dump_stacks").kind is Kind.DENIED
+    assert talk.ask("mount_device", target=disk(0), deviceHash=LAYERS[0]).kind is Kind.DENIED
 
 
 def test_unmounting_an_overlay_does_not_free_the_id(talk: Talk) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from parma_policy.framework.decision import Decision, Kind, Reason, allowed, denied, policy_error
 from parma_policy.framework.handlers import HANDLERS
@@ -63,14 +64,18 @@ def _decide(view: View, point: EnforcementPoint, request: object) -> tuple[Decis
     return denied(name, _old_policy(point), *_also(view, point, request)), state
 
 
+_READ_LISTS: Final = ("mount_overlay", "exec_external", "load_fragment")
+"""Points that read the policy's lists as its framework version says, rather than what an earlier request chose."""
+
+
 def _with_version_problem(view: View, decision: Decision) -> Decision:
-    """Every denial says that the policy's lists do not count. Where that is what it was denied for, and only because
-    the policy gives two versions, the policy has said nothing usable."""
+    """Every denial says that the policy's lists do not count. A policy that gives two versions has said nothing usable
+    where the version matters."""
     problem = unusable(view)
-    decided_by_lists = decision.reasons[:1] == tuple(problem)
-    if decided_by_lists and view.policy.framework_contradiction:
-        return replace(decision, kind=Kind.POLICY_ERROR)
-    return decision if decided_by_lists else replace(decision, reasons=(*decision.reasons, *problem))
+    if decision.reasons[:1] == tuple(problem):
+        contradictory = view.policy.framework_contradiction and decision.point in _READ_LISTS
+        return replace(decision, kind=Kind.POLICY_ERROR) if contradictory else decision
+    return replace(decision, reasons=(*decision.reasons, *problem))
 
 
 def _not_linux(point: EnforcementPoint) -> Reason:
