@@ -161,7 +161,10 @@ DEBIAN_PACKAGES = (
 
 
 def debian_userland(destination: Path) -> None:
-    """Real Debian packages below layers with whiteouts, an opaque directory, hard links and a replaced file."""
+    """Real Debian packages below layers with whiteouts, an opaque directory, hard links and a replaced file.
+
+    Each layer is stored in another way.
+    """
     archive = debian.DebianArchive(paths.ARCHIVE, log=lambda _: None)
     base = images.LayerBuilder()
     for deb in archive.fetch("trixie", DEBIAN_PACKAGES, with_dependencies=False):
@@ -190,4 +193,4 @@ def debian_userland(destination: Path) -> None:
     third.file("opt/kept/caf\u00e9", b"utf-8 name\n")
     layers = [base.finish(), second.finish(), third.finish()]
     config = images.ImageConfig(cmd=("/bin/bash",), working_dir="/opt")
-    images.write_archive(destination, DEBIAN, layers, config)
+    images.write_archive(destination, DEBIAN, layers, config, images.Packing)

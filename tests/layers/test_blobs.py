@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import io
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parma_policy.layers import blobs
 from parma_policy.layers.blobs import LayerBlob, check_media_type, decompressed, open_blob
 from parma_wire.errors import Malformed, NotFound, Unavailable, Unsupported
 
@@ -69,10 +69,48 @@ def test_readinto_works_for_libraries_that_want_it() -> None:
     assert stream.read() == DATA
 
 
-@pytest.mark.skipif(importlib.util.find_spec("compression") is not None, reason="this Python reads zstd")
-def test_zstd_is_refused_clearly() -> None:
+def zstd(data: bytes) -> bytes:
+    """One frame."""
+    done: bytes = blobs._zstd_library().compress(data)
+    return done
+
+
+METADATA = b"\x50\x2a\x4d\x18" + (9).to_bytes(4, "little") + b"some data"
+"""A frame that readers skip (RFC 8878, 3.1.2)."""
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [zstd(DATA), zstd(DATA[:1000]) + zstd(b"") + zstd(DATA[1000:]), zstd(DATA) + METADATA],
+    ids=["one frame", "several frames", "a frame of metadata"],
+)
+def test_zstd_is_read(tmp_path: Path, stored: bytes) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"before" + stored + b"after")
+    with open_blob(path, "application/vnd.oci.image.layer.v1.tar+zstd", offset=6, size=len(stored)) as stream:
+        assert stream.read(10) == DATA[:10]
+        assert stream.read() == DATA[10:]
+        assert stream.read(1) == b""
+
+
+@pytest.mark.parametrize("stored", [zstd(DATA)[:-1], zstd(DATA)[:30], zstd(DATA) + b"junk", zstd(b"")[:4] + b"x" * 40])
+def test_damaged_zstd_is_malformed(stored: bytes) -> None:
+    stream = decompressed(io.BytesIO(stored))
+    with pytest.raises(Malformed, match="zstd"):
+        stream.read()
+
+
+def test_a_zstd_bomb_is_read_in_bounded_pieces() -> None:
+    stream = decompressed(io.BytesIO(zstd(bytes(50 << 20))))
+    assert {len(stream.read(1 << 20)) <= 1 << 20 for _ in range(20)} == {True}
+
+
+def test_without_its_library_zstd_is_refused_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_ZSTD_MODULES", ("no_such_library",))
+    source = io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(20))
     with pytest.raises(Unsupported, match="zstd"):
-        decompressed(io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(20)))
+        decompressed(source)
+    assert source.closed
 
 
 @pytest.mark.parametrize(

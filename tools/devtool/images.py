@@ -8,19 +8,38 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Packing(Enum):
+    """How a layer is stored; the value is what its media type ends with."""
+
+    PLAIN = ""
+    GZIP = "+gzip"
+    ZSTD = "+zstd"
+
+    def pack(self, layer: bytes) -> bytes:
+        if self is Packing.GZIP:
+            return gzip.compress(layer, 6, mtime=0)
+        if self is Packing.ZSTD:
+            packed: bytes = importlib.import_module("backports.zstd").compress(layer)
+            return packed
+        return layer
 
 
 @dataclass(frozen=True)
@@ -72,8 +91,17 @@ class LayerBuilder:
         return self.buffer.getvalue()
 
 
-def write_archive(destination: Path, reference: str, layers: Sequence[bytes], config: ImageConfig) -> None:
-    """Writes an OCI layout archive with one linux/amd64 image of the given uncompressed layer tars, base first."""
+def write_archive(
+    destination: Path,
+    reference: str,
+    layers: Sequence[bytes],
+    config: ImageConfig,
+    packings: Iterable[Packing] = repeat(Packing.GZIP),
+) -> None:
+    """Writes an OCI layout archive with one linux/amd64 image of the given uncompressed layer tars, base first.
+
+    ``packings`` says for each of them how it is stored.
+    """
     blobs: dict[str, bytes] = {}
 
     def blob(data: bytes) -> dict[str, Any]:
@@ -81,7 +109,10 @@ def write_archive(destination: Path, reference: str, layers: Sequence[bytes], co
         blobs[digest] = data
         return {"digest": f"sha256:{digest}", "size": len(data)}
 
-    descriptors = [{"mediaType": MEDIA_LAYER, **blob(gzip.compress(layer, 6, mtime=0))} for layer in layers]
+    descriptors = [
+        {"mediaType": MEDIA_LAYER + packing.value, **blob(packing.pack(layer))}
+        for layer, packing in zip(layers, packings, strict=False)
+    ]
     document = {
         "architecture": "amd64",
         "os": "linux",

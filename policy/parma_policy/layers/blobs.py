@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from parma_wire.errors import Malformed, NotFound, Unavailable, Unsupported
 
@@ -21,6 +21,8 @@ _LAYER_TYPE: Final = re.compile(
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _ANY_WRAPPER: Final = 31  # zlib: expect a gzip header and trailer
+_ZSTD_MODULES: Final = ("compression.zstd", "backports.zstd")
+"""Python's own from 3.14 on, and the same for older ones."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def decompressed(blob: BinaryIO, media_type: str = "") -> BinaryIO:
         check_media_type(media_type)
         head = _head(blob)
         if head.startswith(_ZSTD):
-            return _zstd(cast("BinaryIO", _Prefixed(head, blob)))
+            return cast("BinaryIO", _ZstdStream(_Prefixed(head, blob)))
         stream = _GzipStream(head, blob) if head.startswith(_GZIP) else _Prefixed(head, blob)
     except BaseException:
         blob.close()
@@ -92,17 +94,6 @@ def _head(blob: BinaryIO) -> bytes:
     while len(head) < len(_ZSTD) and (more := blob.read(len(_ZSTD) - len(head))):
         head += more
     return head
-
-
-def _zstd(blob: BinaryIO) -> BinaryIO:
-    try:
-        module = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise Unsupported(
-            "this layer is compressed with zstd, which needs Python 3.14 or later",
-            hint="rebuild or convert the image with gzip layers",
-        ) from None
-    return cast("BinaryIO", module.open(blob, "rb"))
 
 
 class _Stream(io.RawIOBase):
@@ -211,3 +202,35 @@ class _GzipStream(_Stream):
             self._input = self._member.unconsumed_tail
             if data:
                 return data
+
+
+class _ZstdStream(_Stream):
+    """zstd with any number of frames, those included that carry no data (as eStargz and zstd:chunked have them).
+
+    Memory is bounded by the library's limit of a window, 128 MiB.
+    """
+
+    def __init__(self, source: _Prefixed) -> None:
+        super().__init__(source)
+        self._library = _zstd_library()
+        self._tar: BinaryIO = self._library.open(source, "rb")
+
+    def _some(self, size: int) -> bytes:
+        try:
+            return self._tar.read(size)
+        except EOFError:
+            raise Malformed("a zstd-compressed layer is cut short") from None
+        except self._library.ZstdError as error:
+            raise Malformed(f"a zstd-compressed layer is damaged: {error}") from None
+
+
+def _zstd_library() -> Any:
+    for name in _ZSTD_MODULES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise Unsupported(
+        "this layer is compressed with zstd, and Python has no library for it",
+        hint="pip install backports.zstd (parma[policy] and parma[shim] include it)",
+    )
