@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from devtool import images, paths, setup
+from devtool import images, paths, progress, setup
 from devtool.containerd import RUNTIME, Completed, PrivateContainerd
 
 IMAGE = "parma.example/busybox:demo"
@@ -67,7 +67,9 @@ def run(daemon: PrivateContainerd, policy: Path, name: str, command: Sequence[st
     """``ctr run`` as a user would type it."""
     arguments = ["run", *flags, "--runtime", RUNTIME, "--annotation", f"io.parma.policy-file={policy}", IMAGE, name]
     print(f"   $ ctr {' '.join([*arguments, *command])}", flush=True)
-    return show(daemon.ctr(*arguments, *command, timeout=180))
+    with progress.shown(daemon.root / "parma", lambda line: print(f"   ... {line}", flush=True)):
+        done = daemon.ctr(*arguments, *command, timeout=180)
+    return show(done)
 
 
 def expect(condition: bool, what: str) -> None:
