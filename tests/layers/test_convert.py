@@ -79,13 +79,11 @@ def outcome(source: object, *, out: bool = False) -> LayerImage | str:
         return error.kind.value
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=4000))
 def test_any_bytes_convert_or_are_malformed(data: bytes) -> None:
     outcome(io.BytesIO(data))
 
 
-@settings(deadline=None)
 @given(trees, st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=12)), max_size=3))
 def test_damaged_layers_convert_or_are_malformed(data: bytes, damage: list[tuple[int, bytes]]) -> None:
     block = bytearray(data)
