@@ -100,6 +100,8 @@ class FakeGuest:
 
     def __init__(self) -> None:
         self.processes: dict[tuple[str, str], FakeProcess] = {}
+        self.used: set[tuple[str, str]] = set()
+        """Containers and execs, those that were deleted included."""
         self.hang = False
         self.refuse_signals: ParmaError | None = None
         self.alive = True
@@ -145,10 +147,11 @@ class FakeGuest:
     ) -> int:
         self._enter("exec", deadline)
         _refuse(list(process.args))
-        if (container_id, exec_id) in self.processes:
+        if (container_id, exec_id) in self.used:
             raise AssertionError("the guest refuses an exec id that was used before")
         made = FakeProcess(next(self._pids), list(process.args))
         self.processes[container_id, exec_id] = made
+        self.used.add((container_id, exec_id))
         made.run()
         return made.pid
 
@@ -190,6 +193,7 @@ class FakeGuest:
 
     def delete_process(self, container_id: str, exec_id: str, *, deadline: float | None = None) -> None:
         self._enter("delete_process", deadline)
+        self.processes.pop((container_id, exec_id), None)
 
     def list_processes(self, container_id: str, *, deadline: float | None = None) -> list[Entry]:
         self._enter("list", deadline)
@@ -245,6 +249,8 @@ class FakeGroup:
         self.on_delete: Callable[[str], None] = lambda _container_id: None
         self.on_attest: Callable[[], None] = lambda: None
         self._callbacks: list[Callable[[int | None], None]] = []
+        self._streams = ttrpc.Server()
+        self._streams.register(guest_pb2.DESCRIPTOR.services_by_name["Streams"], FakeStreams(self.guest))
 
     def create_container(self, spec: ContainerSpec, *, deadline: float | None) -> None:
         self.on_create(spec)
@@ -259,9 +265,7 @@ class FakeGroup:
         if not self.guest.alive:
             raise Unavailable("there is no machine")
         ours, theirs = socket.socketpair()
-        server = ttrpc.Server()
-        server.register(guest_pb2.DESCRIPTOR.services_by_name["Streams"], FakeStreams(self.guest))
-        threading.Thread(target=server.serve_connection, args=(theirs,), daemon=True).start()
+        threading.Thread(target=self._streams.serve_connection, args=(theirs,), daemon=True).start()
         return ttrpc.Client(ours)
 
     def on_vm_exit(self, callback: Callable[[int | None], None]) -> None:
