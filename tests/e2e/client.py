@@ -100,13 +100,22 @@ class Containerd:
         self.sending_start(name, exec_id).result()
 
     def add_exec(
-        self, name: str, exec_id: str, args: tuple[str, ...], *, terminal: bool = False, stdout: str = ""
+        self,
+        name: str,
+        exec_id: str,
+        args: tuple[str, ...],
+        *,
+        terminal: bool = False,
+        stdin: str = "",
+        stdout: str = "",
     ) -> None:
-        """An exec that is not started: the container's process with other arguments. ``stdout`` is a fifo's path."""
+        """An exec that is not started: the container's process with other arguments. Streams are fifos' paths."""
         info = json.loads(self.host.daemon.ctr("container", "info", name).stdout)
         process = {**info["Spec"]["process"], "args": list(args), "terminal": terminal}
         spec = any_pb2.Any(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
-        request = pb.ExecProcessRequest(container_id=name, exec_id=exec_id, spec=spec, terminal=terminal, stdout=stdout)
+        request = pb.ExecProcessRequest(
+            container_id=name, exec_id=exec_id, spec=spec, terminal=terminal, stdin=stdin, stdout=stdout
+        )
         self.send("Exec", request, empty_pb2.Empty).result()
 
     def sending_kill(self, name: str, signal: int, exec_id: str = "") -> Any:

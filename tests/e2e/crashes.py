@@ -43,6 +43,12 @@ def shim(host: Host) -> list[int]:
     return pids(host, "containerd-shim-parma-v2")
 
 
+def resident_kib(pid: int) -> int:
+    """RSS."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0])
+
+
 def signal_all(processes: Iterable[int], number: int) -> None:
     found = list(processes)
     assert found

@@ -34,6 +34,8 @@ disabled_plugins = [
 [debug]
   address = "{root}/debug.sock"
   level = "{level}"
+[metrics]
+  address = "{metrics}"
 """
 
 
@@ -56,9 +58,17 @@ class PrivateContainerd:
         parma_config: Mapping[str, object] | None = None,
         level: str = "info",
         environment: Mapping[str, str] | None = None,
+        metrics: str = "",
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """``environment`` is added to the daemon's, and so to its shims'."""
+        """
+        Args:
+            environment: added to the daemon's, and so to its shims'.
+            metrics: host and port at which its Prometheus collector answers; empty: none.
+            wrapper: a command that executes the daemon in its own place.
+        """
         self.binaries = binaries
+        self.wrapper = tuple(wrapper)
         self._added_environment = dict(environment or {})
         # Short, as unix socket paths may not exceed 107 bytes.
         self.root = Path(tempfile.mkdtemp(prefix="parma-"))
@@ -66,7 +76,7 @@ class PrivateContainerd:
         self.log = self.root / "containerd.log"
         self.data = self.root / "data"
         """Parma's layer cache and the emulated secure processor's keys."""
-        (self.root / "config.toml").write_text(_CONFIG.format(root=self.root, level=level))
+        (self.root / "config.toml").write_text(_CONFIG.format(root=self.root, level=level, metrics=metrics))
         self.process: subprocess.Popen[bytes] | None = None
         self._write_parma(parma_config or {})
 
@@ -103,7 +113,7 @@ class PrivateContainerd:
         """Returns once the daemon answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binaries / "containerd", "--config", self.root / "config.toml"],
+                [*self.wrapper, self.binaries / "containerd", "--config", self.root / "config.toml"],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

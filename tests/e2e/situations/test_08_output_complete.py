@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Much output, and nobody who reads it."""
+"""Output is complete: much of it, and that of processes that end at once."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,16 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.client import Containerd
-from tests.e2e.crashes import shim
-from tests.e2e.host import Host, wait_until
+from tests.e2e.crashes import resident_kib, shim
+from tests.e2e.host import Host
+from tests.e2e.situations.conftest import ECHO, Vm
 
 pytestmark = pytest.mark.e2e
-
-
-def resident_kib(pid: int) -> int:
-    """RSS."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0])
 
 
 SEQUENCE = ("/bin/sh", "-c", "seq -s ' ' 1000000 > /tmp/big; echo made")
@@ -76,20 +70,24 @@ def test_seven_megabytes_over_a_terminal_arrive_whole_again_and_again(
     own_host.remove(name)
 
 
-def test_output_that_nobody_reads_stops_only_itself(own_host: Host, name: str) -> None:
-    command = ("/bin/yes",)
-    policy = own_host.policy(command, execs=[("/bin/echo", "hello")])
-    arguments = own_host.run_arguments(name, command, "--rm", policy=policy)
-    with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        wait_until(lambda: own_host.status(name) == "RUNNING", "the container to run")
-        (pid,) = shim(own_host)
-        assert own_host.exec(name, "e1", "/bin/echo", "hello").stdout == "hello\n"
-        before = resident_kib(pid)
-        for number in range(5):
-            assert own_host.exec(name, f"more{number}", "/bin/echo", "hello").stdout == "hello\n"
-        assert resident_kib(pid) < before + 2048
-        assert own_host.daemon.ctr("task", "kill", "--signal", "SIGKILL", name).returncode == 0
-        wait_until(lambda: own_host.status(name) != "RUNNING", "the container to end")
-        process.kill()
-        process.communicate()
-    own_host.remove(name)
+ECHOES = int(os.environ.get("PARMA_ECHOES", "40"))
+"""Processes that write one line and end. The long form: PARMA_ECHOES=1000."""
+
+
+@pytest.mark.timeout(120 + ECHOES)
+def test_the_line_of_a_process_that_ends_at_once_is_never_lost(vm: Vm, tmp_path: Path) -> None:
+    def echo(number: int) -> bytes:
+        fifo = tmp_path / f"echo{number}"
+        os.mkfifo(fifo)
+        exec_id = vm.fresh()
+        with ThreadPoolExecutor(1) as reader:
+            read = reader.submit(fifo.read_bytes)
+            vm.client.add_exec(vm.name, exec_id, ECHO, stdout=str(fifo))
+            vm.client.start(vm.name, exec_id)
+            assert vm.client.wait(vm.name, exec_id) == 0
+            # All of it is there when the exit is told: Delete is what may cut the rest off.
+            vm.client.delete(vm.name, exec_id)
+            return read.result(60)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(echo, range(ECHOES))) == [b"a line\n"] * ECHOES
