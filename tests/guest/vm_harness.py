@@ -380,6 +380,7 @@ def boot(
     memory_mib: int = 512,
     append: str = "",
     image: Path = IMAGE,
+    initrd: Path | None = None,
     extra: Sequence[str] = (),
 ) -> Guest:
     """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ...; QEMU gets ``extra`` as it is."""
@@ -393,8 +394,10 @@ def boot(
         *("-machine", "q35,memory-backend=ram1", "-m", f"{memory_mib}M", "-smp", "1"),
         *("-object", f"memory-backend-memfd,id=ram1,size={memory_mib}M,share=on"),
         *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16", "-accel", "tcg"),
-        *("-serial", f"file:{directory / 'console.log'}"),
-        *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img")),
+        "-chardev",
+        f"socket,id=console,path={directory / 'console'},server=on,wait=off,logfile={directory / 'console.log'}",
+        *("-serial", "chardev:console"),
+        *("-kernel", str(image / "vmlinuz"), "-initrd", str(initrd or image / "initrd.img")),
         *("-append", manifest["cmdline"][tee] + append),
         *("-chardev", f"socket,id=v,path={directory / 'vhost'}", "-device", "vhost-user-vsock-pci,chardev=v"),
         *("-device", "virtio-scsi-pci,id=scsi0"),

@@ -20,6 +20,7 @@ from parma_wire.errors import NotFound
 from tests.guest import vm_harness as vm
 
 SLEEP: Final = ["/bin/sleep", "1000"]
+QUIET: Final = ["/bin/sleep", "999"]
 GIGABYTE: Final = ["/bin/sh", "-c", "head -c 1073741824 /dev/zero; exit 5"]
 READ: Final = ["/bin/sh", "-c", "cat /victim > /dev/null; echo $?"]
 WHERE: Final = ["/bin/sh", "-c", "pwd; ls -d /layer /victim; echo end"]
@@ -36,6 +37,7 @@ SCRIPTS: Final[Mapping[str, str]] = {
         "cd /shared; mkdir a; ln -s /run/parma b; while :; do mv -T a x; mv -T b a; mv -T a b; mv -T x a; done"
     ),
     "passwd-fifo": "rm /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; echo made",
+    "null-fifo": "rm /dev/null /dev/ptmx; mkfifo /dev/null /dev/ptmx; echo made",
     "root-links": (
         "for name in proc sys dev run etc bin2 rootfs scratch; do ln -s /run /tmp/$name; done;"
         " mkdir -p /deep/er; ln -s ../../../../../../run/gcs /deep/er/up; mknod /disk b 8 0; echo made"
@@ -207,6 +209,7 @@ def policy(images: Mapping[str, LayerImage]) -> bytes:
         container(READ, "base", "victim"),
         container(GIGABYTE, "base", allow_stdio_access=False),
         container(WHERE, "base", working_dir="/up"),
+        container(QUIET, "base", allow_stdio_access=False),
         container(SLEEP, "base", "victim"),
     )
 

@@ -10,7 +10,7 @@ import pytest
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, ParmaError
 from tests.guest import vm_harness as vm
-from tests.hostile.stage import SHARED, SLEEP, WHERE, Stage, script
+from tests.hostile.stage import QUIET, SHARED, SLEEP, WHERE, Stage, script
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -107,6 +107,16 @@ def test_R13_a_container_that_makes_its_user_files_pipes_holds_nobody_up(stage: 
         request = pb.ExecProcessRequest(container_id=name, exec_id="after", process=vm.process(script("hello")))
         stage.guest.call("ExecProcess", request, timeout=20)
         assert stage.guest.read_all(name, exec_id="after") == b"hello\n"
+
+
+def test_R13_a_container_that_exchanges_its_devices_for_pipes_holds_nobody_up(stage: Stage) -> None:
+    for args in (SLEEP, QUIET):  # with stdio, and with /dev/null in its place
+        with stage.container(args) as name:
+            made = stage.start_exec(name, "null-fifo")
+            assert stage.guest.wait(name, made) == 0
+            request = pb.ExecProcessRequest(container_id=name, exec_id="after", process=vm.process(script("hello")))
+            stage.guest.call("ExecProcess", request, timeout=20)
+            assert stage.guest.wait(name, "after") == 0
 
 
 def test_R14_a_container_sees_no_process_but_its_own(stage: Stage) -> None:

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import parma_guest
-from parma_guest import oci
+from parma_guest import oci, reaper
+from parma_image import contents
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import AlreadyExists, Denied, Malformed, ParmaError, Unsupported
 from tests.guest import vm_harness as vm
@@ -335,6 +336,36 @@ BAD_ENVIRONMENTS = (
     ["path=/evil"],
     ["PATH=/evil"],
 )
+
+
+def test_R30_programs_of_the_guest_get_a_constant_environment_and_nobody_elses_files() -> None:
+    """One function starts programs; no variable and no working directory of a container or the host gets there."""
+    starting = {
+        "posix_spawn",
+        "posix_spawnp",
+        "execv",
+        "execve",
+        "execvp",
+        "system",
+        "popen",
+        "Popen",
+        "fork",
+        "spawnv",
+    }
+    found = []
+    for path in Path(parma_guest.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {
+            name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in (a.name for a in node.names)
+        }
+        assert not names & {"subprocess", "multiprocessing", "pty"}, path.name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in starting:
+                found.append((path.name, [ast.unparse(argument) for argument in node.args]))
+    assert found == [("reaper.py", ["arguments[0]", "list(arguments)", "ENVIRONMENT"])]
+    assert set(reaper.ENVIRONMENT) == {"PATH", "LC_ALL"}
+    first = contents.init_script().splitlines()[0]
+    assert first.endswith(" -ISB")  # isolated: no environment, no user's files, no site module, no working directory
 
 
 def test_R31_only_listed_variables_get_in_and_none_twice(host: HostileHost) -> None:

@@ -22,6 +22,7 @@ usage: ./dev TASK [ARGUMENTS]
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
   fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
   soak            many lives of containers and VMs with kill -9 in between, then compares inventories; --short, --help
+  hostile [ROW]   attack the guest as a hostile host would, and print the table of attacks and outcomes
   docs            rewrite the tables in docs/ that are made from the code
   lint            ruff and mypy over everything
   setup           only the set-up that the other tasks do by themselves

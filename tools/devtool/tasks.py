@@ -65,6 +65,12 @@ def task_soak(arguments: list[str]) -> int:
     return _run(sys.executable, "-m", "tests.soak.run", *arguments)
 
 
+def task_hostile(arguments: list[str]) -> int:
+    if "--list" not in arguments:
+        setup.ensure_for_tests()
+    return _run(sys.executable, "-m", "tests.hostile.run", *arguments)
+
+
 def task_vectors(arguments: list[str]) -> int:
     from devtool import vectors
 
@@ -74,7 +80,7 @@ def task_vectors(arguments: list[str]) -> int:
 def task_docs(_: list[str]) -> int:
     from devtool import docs
 
-    return docs.main()
+    return docs.main() or _run(sys.executable, "-m", "tests.hostile.pages")
 
 
 def task_shell_env(_: list[str]) -> int:
@@ -91,6 +97,7 @@ TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
     "image": task_image,
     "vectors": task_vectors,
     "fuzz": task_fuzz,
+    "hostile": task_hostile,
     "soak": task_soak,
     "docs": task_docs,
     "shell-env": task_shell_env,

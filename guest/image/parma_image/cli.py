@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``parma image``: build the guest image, renew its lock file, check an image against its manifest, endorse it."""
+"""``parma image``: build the guest image, renew its lock file, check, measure out and endorse an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKDIR: Final = Path("/var/cache/parma/image")
 
 
 def add_image_commands(subparsers: _Subparsers) -> None:
-    """Adds ``image build|lock|verify|sign``; the chosen one is ``arguments.run``, a function of the arguments."""
+    """Adds ``image build|lock|verify|size|sign``; the chosen one is ``arguments.run``, a function of the arguments."""
     image = subparsers.add_parser("image", help="build and check the guest image")
     commands = image.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
 
@@ -38,6 +38,10 @@ def add_image_commands(subparsers: _Subparsers) -> None:
     verify.add_argument("--min-svn", type=int, metavar="N", help="with --endorser: the lowest acceptable version")
     _add_feed(verify)
     verify.set_defaults(run=_verify)
+
+    size = commands.add_parser("size", help="how large the trusted base is: files, bytes, lines of our own source")
+    size.add_argument("directory", type=Path, metavar="DIR")
+    size.set_defaults(run=_size)
 
     sign = commands.add_parser(
         "sign",
@@ -131,6 +135,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     if found:
         return 1
     return _verify_endorsements(arguments)
+
+
+def _size(arguments: argparse.Namespace) -> int:
+    from parma_image.manifest import load
+    from parma_image.size import as_table
+
+    print(as_table(load(arguments.directory)))
+    return 0
 
 
 def _verify_endorsements(arguments: argparse.Namespace) -> int:
