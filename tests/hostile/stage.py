@@ -21,7 +21,7 @@ from tests.guest import vm_harness as vm
 
 SLEEP: Final = ["/bin/sleep", "1000"]
 QUIET: Final = ["/bin/sleep", "999"]
-GIGABYTE: Final = ["/bin/sh", "-c", "head -c 1073741824 /dev/zero; exit 5"]
+GIGABYTE: Final = ["/bin/sh", "-c", "dd if=/dev/zero bs=4M count=256 2>/dev/null; exit 5"]
 READ: Final = ["/bin/sh", "-c", "cat /victim > /dev/null; echo $?"]
 WHERE: Final = ["/bin/sh", "-c", "pwd; ls -d /layer /victim; echo end"]
 
