@@ -111,7 +111,7 @@ def show(directory: Path, *, as_json: bool, evidence_only: bool = False) -> tupl
     group = _read(directory / files.GROUP) or {}
     if as_json:
         return json.dumps({**status.to_json(), **group}, indent=1) + "\n", status.verdict
-    lines = [("Containers", ", ".join(group.get("containers", ())))]
+    lines = [("Containers", ", ".join(group.get("containers", ())) or "none yet")]
     lines.append(("Guest image", str(group.get("image_version", "-"))))
     lines.append(("VM", f"{group.get('vcpus', '?')} vCPU, {group.get('memory_mib', '?')} MiB"))
     boot = group.get("boot", {})

@@ -171,6 +171,14 @@ def test_the_command_shows_verdict_and_emulation_in_plain_sight(
     assert "400 ms (qemu 100, kernel 300)" in out
 
 
+def test_before_the_first_container_is_there_the_command_says_so(
+    request_document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attest.serve({**request_document, "containers": []})
+    _, out, _ = run_cli(capsys, tmp_path, "pod")
+    assert "Containers:     none yet\n" in out
+
+
 def test_json_has_status_evidence_and_boot_times(
     request_document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
