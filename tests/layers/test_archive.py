@@ -15,6 +15,7 @@ import pytest
 from parma_policy.layers.archive import image_archive_layers
 from parma_wire.errors import Malformed, NotFound, ParmaError, Unsupported, Unverified
 
+from . import tars
 from .images import Store, digest_of, layer_tars, platform
 
 
@@ -180,3 +181,11 @@ def test_a_directory_does_not_give_out_files_outside(tmp_path: Path) -> None:
     assert store.blobs == {}
     with pytest.raises(NotFound):
         image_archive_layers(write_directory(tmp_path / "image", members))
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 62], ids=["negative", "beyond any file"])
+def test_a_tar_with_an_impossible_size_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(tars.header(b"index.json", size=size) + tars.END)
+    with pytest.raises(ParmaError):
+        image_archive_layers(path)

@@ -159,8 +159,10 @@ class _Archive:
         try:
             with tarfile.open(path, "r:") as tar:
                 self._members = {posixpath.normpath(member.name): member for member in tar}
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError) as error:  # sizes and times that no integer of C holds
             raise Malformed(f"{path} is not an uncompressed tar archive: {error}") from None
+        if any(member.size < 0 for member in self._members.values()):
+            raise Malformed(f"{path} has a member of negative size")
 
     def find(self, name: str) -> _Place | None:
         name = posixpath.normpath(name)
