@@ -6,6 +6,7 @@ Only what belongs to one private containerd is listed, as other tests may run at
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -18,12 +19,19 @@ from tests.e2e.host import Host
 SHIM_SOCKETS = Path("/run/containerd/s")
 """Where the shims of containerd before 2.3 have their sockets, those of all daemons of the machine."""
 
-KEPT = ("policies", "bin", "root", "data/layers", "data/emulated")
+KEPT = ("policies", "bin", "root", "data/layers", "data/emulated", "kubelet")
 """Directories below the daemon's: what is in them is not a container's."""
 
 TASKS = "io.containerd.runtime.v2.task"
 
-COMMON = frozenset({"parma", "data", "data/scratch", f"state/{TASKS}/default", f"root/{TASKS}/default"})
+SANDBOXES = "io.containerd.sandbox.controller.v1.shim"
+CRI = "io.containerd.grpc.v1.cri"
+NAMESPACES = ("default", "k8s.io")
+
+COMMON = frozenset(
+    {"parma", "data", "data/scratch", f"state/{SANDBOXES}", f"state/{CRI}/sandboxes", f"state/{CRI}/containers"}
+    | {f"{top}/{kind}/{name}" for top in ("state", "root") for kind in (TASKS, SANDBOXES) for name in NAMESPACES}
+)
 """Directories that the first container makes for all that follow."""
 
 KEPT_FILES = frozenset({"config.toml", "parma.toml", "containerd.log", "verified-images"})
@@ -86,8 +94,8 @@ def _processes(root: str) -> Iterator[str]:
 
 def _sockets(host: Host) -> Iterator[str]:
     """The shims' sockets, dead or alive, and bound ones below the daemon's directory."""
-    for name in host.names:
-        path = Path(socket_path(str(SHIM_SOCKETS), str(host.daemon.address), "default", name))
+    for namespace, name in itertools.product(NAMESPACES, host.names):
+        path = Path(socket_path(str(SHIM_SOCKETS), str(host.daemon.address), namespace, name))
         if path.exists():
             yield f"{path} of {name}"
     for line in Path("/proc/net/unix").read_text().splitlines():

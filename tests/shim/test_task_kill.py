@@ -145,3 +145,26 @@ def test_another_signal_to_a_hanging_guest_fails(rig: Rig) -> None:
     with pytest.raises(Unavailable):
         rig.call("Kill", task_pb2.KillRequest(id="a", signal=15), timeout=0.05)
     assert rig.status("a") == "RUNNING"
+
+
+@pytest.mark.parametrize(("signal", "ends"), [(2, True), (15, True), (9, True), (1, False)])
+def test_a_pause_container_ends_by_the_signals_that_it_has_handlers_for(rig: Rig, signal: int, ends: bool) -> None:
+    pod = {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "a"}
+    namespaces = [{"type": kind} for kind in ("network", "pid", "ipc")]
+    rig.create("a", "sleep", annotations=pod, linux={"namespaces": namespaces})
+    rig.call("Start", task_pb2.StartRequest(id="a"))
+    rig.call("Kill", task_pb2.KillRequest(id="a", signal=signal))
+    assert ("stop" in rig.group.guest.calls) is ends
+    assert "signal" not in rig.group.guest.calls
+    if ends:
+        assert rig.call("Wait", task_pb2.WaitRequest(id="a")).exit_status == 137
+
+
+def test_a_pause_container_that_does_not_end_takes_the_machine_along(rig: Rig) -> None:
+    pod = {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "a"}
+    namespaces = [{"type": kind} for kind in ("network", "pid", "ipc")]
+    rig.create("a", "sleep", annotations=pod, linux={"namespaces": namespaces})
+    rig.call("Start", task_pb2.StartRequest(id="a"))
+    rig.group.guest.alive = False
+    rig.call("Kill", task_pb2.KillRequest(id="a", signal=9))
+    assert rig.group.killed

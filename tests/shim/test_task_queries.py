@@ -12,6 +12,7 @@ import pytest
 
 from parma_shim.api import cgroups_v1_pb2, cgroups_v2_pb2, runc_options_pb2, task_pb2
 from parma_shim.task import metrics
+from parma_wire import guest_pb2
 from parma_wire.errors import (
     DeadlineExceeded,
     NotFound,
@@ -145,3 +146,14 @@ def test_stats_have_the_type_of_the_hosts_cgroup_mode(rig: Rig, unified: bool, m
         assert stats.type_url == "io.containerd.cgroups.v1.Metrics"
         version_1 = cgroups_v1_pb2.Metrics.FromString(stats.value)
         assert (version_1.memory.usage.usage, version_1.cpu.usage.total) == (12345, 77000)
+
+
+def test_the_use_of_several_containers_adds_up_and_one_without_a_limit_leaves_none() -> None:
+    one = guest_pb2.StatsResponse(memory_usage=5, memory_limit=100, pids_current=1, pids_limit=10, cpu_usage_us=7)
+    two = guest_pb2.StatsResponse(memory_usage=6, memory_limit=200, pids_current=2, pids_limit=20, cpu_usage_us=8)
+    unlimited = guest_pb2.StatsResponse(memory_usage=1, memory_limit=(1 << 64) - 1, pids_current=1)
+    total = metrics.total([one, two])
+    assert (total.memory_usage, total.memory_limit, total.pids_limit, total.cpu_usage_us) == (11, 300, 30, 15)
+    total = metrics.total([one, unlimited, two])
+    assert (total.memory_usage, total.memory_limit, total.pids_current, total.pids_limit) == (12, (1 << 64) - 1, 4, 0)
+    assert metrics.total([]) == guest_pb2.StatsResponse()

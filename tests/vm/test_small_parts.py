@@ -30,6 +30,10 @@ def limits(memory: int = 0, quota: int = 0, period: int = 0) -> dict[str, Any]:
     return {"linux": {"resources": {"memory": {"limit": memory}, "cpu": {"quota": quota, "period": period}}}}
 
 
+def pod(**cpu: str) -> dict[str, Any]:
+    return {"annotations": {f"io.kubernetes.cri.sandbox-cpu-{name}": value for name, value in cpu.items()}}
+
+
 @pytest.mark.parametrize(
     ("oci", "expected"),
     [
@@ -53,6 +57,10 @@ def limits(memory: int = 0, quota: int = 0, period: int = 0) -> dict[str, Any]:
             (2, 2048 + OVERHEAD_MIB),
         ),
         ({"annotations": {"io.kubernetes.cri.sandbox-memory": "junk"}}, (1, 512)),
+        (pod(shares="1500"), (2, 512)),  # what a pod without a limit asks for at least
+        (pod(shares="2"), (1, 512)),
+        (pod(shares="4096", quota="100000", period="100000"), (1, 512)),
+        (pod(shares="-1", quota="-1"), (1, 512)),
     ],
 )
 def test_limits_become_a_size(oci: dict[str, Any], expected: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ RUNTIME = "io.containerd.parma.v2"
 NAMESPACE = "default"
 
 _CONFIG = """\
-version = 2
+version = {version}
 root = "{root}/root"
 state = "{root}/state"
 disabled_plugins = [
@@ -37,6 +37,9 @@ disabled_plugins = [
 [metrics]
   address = "{metrics}"
 """
+
+
+_CRI_PLUGINS = '"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images",'
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,15 @@ class PrivateContainerd:
         environment: Mapping[str, str] | None = None,
         metrics: str = "",
         wrapper: Sequence[str] = (),
+        cri: Callable[[Path], str] | None = None,
     ) -> None:
         """
         Args:
             environment: added to the daemon's, and so to its shims'.
             metrics: host and port at which its Prometheus collector answers; empty: none.
             wrapper: a command that executes the daemon in its own place.
+            cri: makes the configuration of the CRI plugin for the daemon's directory; without it there is no such
+                plugin.
         """
         self.binaries = binaries
         self.wrapper = tuple(wrapper)
@@ -76,7 +82,11 @@ class PrivateContainerd:
         self.log = self.root / "containerd.log"
         self.data = self.root / "data"
         """Parma's layer cache and the emulated secure processor's keys."""
-        (self.root / "config.toml").write_text(_CONFIG.format(root=self.root, level=level, metrics=metrics))
+        version = 2 if cri is None else 3
+        text = _CONFIG.format(root=self.root, level=level, metrics=metrics, version=version)
+        if cri is not None:
+            text = text.replace(_CRI_PLUGINS, "") + cri(self.root)
+        (self.root / "config.toml").write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
         self._write_parma(parma_config or {})
 

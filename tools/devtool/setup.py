@@ -7,7 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from devtool import paths
+from devtool import crictl, paths
 from parma_wire.errors import ParmaError
 
 
@@ -81,10 +81,14 @@ def ensure_all() -> None:
 
 
 def ensure_for_tests() -> None:
-    """All that the tests use. Those of the Rego engine are skipped where that cannot be built."""
+    """All that the tests use. Those of the Rego engine and of crictl are skipped where these cannot be built."""
     ensure_all()
     try:
         ensure_rego_engine()
         ensure_rego_image()
     except ParmaError as error:
         say(f"no Rego engine, its tests will be skipped: {error}")
+    try:
+        crictl.ensure()
+    except ParmaError as error:
+        say(f"no crictl, its test will be skipped: {error}")
