@@ -16,7 +16,7 @@ from parma_policy import requests
 from parma_policy.framework.codes import CODES
 from parma_policy.framework.permissive import FORCED
 from parma_policy.lint import RULES
-from parma_policy.points import POINTS, Default, EnforcementPoint
+from parma_policy.points import OWN_POINTS, POINTS, Default, EnforcementPoint
 from parma_policy.requests import Schema
 from parma_policy.strictness import STRICTER
 from parma_policy.versions import API_VERSION, FRAMEWORK_VERSION
@@ -65,8 +65,11 @@ def _point(point: EnforcementPoint) -> Iterator[str]:
     yield ""
     yield f"Allowed: {point.rule}"
     yield ""
-    default = _DEFAULTS[point.default]
-    yield f"* Since API {point.introduced}. A policy that is older and has no rule for it: {default}."
+    if point.name in OWN_POINTS:
+        yield "* Asked by Parma's guest only, whatever the policy's API; no policy has a rule for it."
+    else:
+        default = _DEFAULTS[point.default]
+        yield f"* Since API {point.introduced}. A policy that is older and has no rule for it: {default}."
     members = [f"`{key}` ({_type(decoder)})" for key, decoder in point.schema.members]
     members += [f"`{key}` (may be left out)" for key in point.schema.constants]
     if point.linux:
@@ -100,9 +103,10 @@ def enforcement_points() -> str:
         "| point | since | without a rule in an older policy |",
         "| --- | --- | --- |",
         *(f"| [{p.name}](#{p.name}) | {p.introduced} | {_DEFAULTS[p.default]} |" for p in POINTS.values()),
+        *(f"| [{name}](#{name}) | Parma's own | the framework decides |" for name in OWN_POINTS),
         "",
     ]
-    for point in POINTS.values():
+    for point in (*POINTS.values(), *OWN_POINTS.values()):
         lines += _point(point)
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from parma_wire.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
+    from parma_guest.network_requests import Interface
 
 
 class Runtime(Protocol):
@@ -61,6 +62,20 @@ class Attestation(Protocol):
 
     def prepare(self, container: ContainerId, access: Access, policy: bytes, host_data: bytes) -> Session:
         """What must be there before the container is created."""
+
+
+class Network(Protocol):
+    """What is needed of `parma_guest.network.Network`."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is more than loopback."""
+
+    def namespace(self) -> str:
+        """The path of the containers' network namespace."""
+
+    def configure(self, interfaces: tuple[Interface, ...]) -> None:
+        """Network cards moved there and configured."""
 
 
 class Container:

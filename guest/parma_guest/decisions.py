@@ -222,6 +222,11 @@ def kept_capabilities(requested: Capabilities, allowed: Capabilities | None) -> 
     )
 
 
+def configure_network() -> Document:
+    """Input of ``configure_network``: it is about whether, not what."""
+    return {}
+
+
 def mount_device(request: MountDevice) -> Document:
     """Input of ``mount_device``."""
     return {

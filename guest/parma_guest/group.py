@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from parma_guest import decisions, oci, paths, pause
 from parma_guest.attest.service import Access, Session, merged
 from parma_guest.cgroups import Usage
-from parma_guest.containers import Attestation, Container, Host, Runtime
+from parma_guest.containers import Attestation, Container, Host, Network, Runtime
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.overlay import Overlays
 from parma_guest.pod import Pod, namespace
@@ -49,6 +49,7 @@ from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFoun
 
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
+    from parma_guest.network_requests import Interface
 
 MAX_CONTAINERS: Final = 64
 MAX_EXECS: Final = 256
@@ -69,6 +70,7 @@ class Group:
         runtime: Runtime,
         host: Host,
         attestation: Attestation,
+        network: Network,
     ) -> None:
         self._enforcer = enforcer
         self._layers = layers
@@ -78,6 +80,7 @@ class Group:
         self._runtime = runtime
         self._host = host
         self._attestation = attestation
+        self._network = network
         self._containers: dict[ContainerId, Container] = {}
         self._used_ids: set[ContainerId] = set()
         self._sandbox: ContainerId | None = None
@@ -86,6 +89,12 @@ class Group:
         """What containers that are created from now on may pass on."""
         with self._enforcer.change("PutEndorsements"):
             self._attestation.put_endorsements(endorsements)
+
+    def configure_network(self, interfaces: tuple[Interface, ...]) -> None:
+        """Once, before the containers that are to find it there are started."""
+        with self._enforcer.change("ConfigureNetwork") as policy:
+            policy.ask("configure_network", decisions.configure_network())
+            self._network.configure(interfaces)
 
     # Layers, scratch, overlay
 
@@ -154,7 +163,7 @@ class Group:
                 raise FailedPrecondition("the group has containers already", expected="the pod before its containers")
             with Undo() as undo:
                 undo.add(self._pod.prepare(request))
-                launched = self._runtime.create(sandbox, pause.container(request), _NO_STDIO)
+                launched = self._runtime.create(sandbox, pause.container(request, self._network.namespace()), _NO_STDIO)
             init = self._process(sandbox, ExecId(""), (pause.PROGRAM,), launched)
             self._containers[sandbox] = Container(sandbox, init, False, Session())
             self._used_ids.add(sandbox)
@@ -208,6 +217,9 @@ class Group:
                 request = request._replace(mounts=self._pinned(request, sandbox, pins))
                 joined = self._joined_namespaces(request)
                 users = self._overlays.user_namespace(container)
+                network = self._network_namespace(session, mapped=users is not None)
+                if network:
+                    joined["network"] = network
                 memory = self._pod.shared_memory
                 spec = oci.container(request, env, capabilities, joined, memory, session.device, users)
                 launched = self._runtime.create(container, spec, plan)
@@ -390,6 +402,20 @@ class Group:
                 raise FailedPrecondition("the container whose processes are to be shared has stopped")
             joined["pid"] = namespace(found.init.pid, "pid")
         return joined
+
+    def _network_namespace(self, session: Session, *, mapped: bool) -> str | None:
+        """The path of the one that all share, or None for the container's own.
+
+        What listens for a container on 127.0.0.1 is for nobody else: its keys are not another container's. So such a
+        container has a namespace of its own, or has the group's network to itself. ``mapped``: the container has a
+        user namespace, which may only mount /sys for a network that belongs to it.
+        """
+        if not self._network.configured:
+            return None if session.listens or mapped else self._network.namespace()
+        others = self._containers.values()
+        if (others and session.listens) or any(other.session.listens for other in others):
+            raise Unsupported("endpoints of attestation and a network cannot be had by several containers of a VM")
+        return self._network.namespace()
 
     def _prepare_mount(self, mount: MountSpec, sandbox: ContainerId) -> None:
         if mount.type != "bind":

@@ -25,6 +25,7 @@ from parma_guest.enforcer import Enforcer, LoadPolicy  # noqa: E402
 from parma_guest.group import Group  # noqa: E402
 from parma_guest.host import GuestHost  # noqa: E402
 from parma_guest.modules import load_modules  # noqa: E402
+from parma_guest.network import Network  # noqa: E402
 from parma_guest.overlay import Overlays  # noqa: E402
 from parma_guest.owners import Owners  # noqa: E402
 from parma_guest.pod import Pod  # noqa: E402
@@ -83,6 +84,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
         Crun(reaper),
         host,
         Attestation(provider, reaper.spawn, kernel),
+        Network(kernel),
     )
     listener = _listen(GUEST_PORT)
     phases.insert(0, ("userspace", _STARTED // 1000))

@@ -2,8 +2,8 @@
 """Loads the kernel modules of the guest image, in the order that the image builder worked out.
 
 There is no modprobe in the image. The list has one module per line, a path below the module folder, each after
-everything it depends on. A path may be followed by ``optional`` (this machine may have no such device) or
-``cpu:FLAG`` (of use only where /proc/cpuinfo has that flag).
+everything it depends on. A path may be followed by ``optional`` (this machine may have no such device),
+``cpu:FLAG`` (of use only where /proc/cpuinfo has that flag) or ``pci:VENDOR:DEVICE`` (only where there is one).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from parma_wire.errors import Malformed, Unavailable
 MODULES_LIST: Final = Path("/usr/lib/parma/modules.list")
 MODULES_DIRECTORY: Final = Path("/usr/lib/modules")
 CPUINFO: Final = Path("/proc/cpuinfo")
+PCI: Final = Path("/sys/bus/pci/devices")
 
 _SYS_FINIT_MODULE: Final = 313  # x86-64
-_CONDITION: Final = re.compile(r"|optional|cpu:[a-z0-9_]+")
+_CONDITION: Final = re.compile(r"|optional|cpu:[a-z0-9_]+|pci:[0-9a-f]{4}:[0-9a-f]{4}")
 _ABSENT: Final = frozenset((errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP))
 
 
@@ -32,23 +33,27 @@ def parse(text: str) -> list[tuple[str, str]]:
     for line in text.splitlines():
         path, _, condition = line.partition(" ")
         if not path.endswith(".ko") or path.startswith("/") or ".." in path or not _CONDITION.fullmatch(condition):
-            raise Malformed(f"bad line in the modules list: {line!r}", expected="PATH.ko [optional|cpu:FLAG]")
+            raise Malformed(f"bad line in the modules list: {line!r}", expected="PATH.ko [CONDITION]")
         entries.append((path, condition))
     return entries
 
 
 def load_modules(
-    list_path: Path = MODULES_LIST, directory: Path = MODULES_DIRECTORY, cpuinfo: Path = CPUINFO
+    list_path: Path = MODULES_LIST,
+    directory: Path = MODULES_DIRECTORY,
+    cpuinfo: Path = CPUINFO,
+    pci: Path = PCI,
 ) -> list[str]:
     """Loads every module of the list; returns the names of those that this machine has no use for.
 
-    Needs /proc. Raises Unavailable with the module's name when one cannot be loaded that should.
+    Needs /proc and /sys. Raises Unavailable with the module's name when one cannot be loaded that should.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = cpu_flags(cpuinfo.read_text(encoding="ascii", errors="replace"))
+    present = {f"cpu:{flag}" for flag in cpu_flags(cpuinfo.read_text(encoding="ascii", errors="replace"))}
+    present |= {f"pci:{device}" for device in pci_devices(pci)}
     skipped = []
     for path, condition in parse(list_path.read_text(encoding="ascii")):
-        if condition.startswith("cpu:") and condition.removeprefix("cpu:") not in flags:
+        if condition.startswith(("cpu:", "pci:")) and condition not in present:
             skipped.append(Path(path).stem)
             continue
         error = _load(libc, directory / path)
@@ -67,6 +72,14 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
         if key.strip() == "flags":
             return frozenset(value.split())
     return frozenset()
+
+
+def pci_devices(directory: Path) -> frozenset[str]:
+    """``VENDOR:DEVICE`` of every PCI device, four hexadecimal digits each."""
+    return frozenset(
+        ":".join((device / name).read_text().strip().removeprefix("0x") for name in ("vendor", "device"))
+        for device in directory.glob("*")
+    )
 
 
 def _load(libc: ctypes.CDLL, path: Path) -> int:

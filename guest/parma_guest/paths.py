@@ -39,6 +39,9 @@ PAUSE_ROOT: Final = PRIVATE + "/pause"
 PINS: Final = "/run/gcs/pins"
 """Sources of bind mounts are held below it while a container is created. A user namespace's root gets that far, too."""
 
+NETWORK: Final = PRIVATE + "/network"
+"""The network namespace that all containers are in."""
+
 NOTHING: Final = PRIVATE + "/nothing"
 """An empty directory: the root of the processes that face a container."""
 

@@ -19,9 +19,9 @@ from typing import Any, Final
 from parma_guest import paths
 from parma_guest.requests import CreateSandbox
 
-NAMESPACES: Final = ("ipc", "uts", "network", "pid", "mount", "cgroup")
-SHARED: Final = ("ipc", "uts", "network")
-"""Those that all containers of the pod join."""
+NAMESPACES: Final = ("ipc", "uts", "pid", "mount", "cgroup")
+SHARED: Final = ("ipc", "uts")
+"""Those that all containers of the pod join, besides the group's network."""
 
 PROGRAM: Final = "/pause"
 
@@ -65,13 +65,13 @@ def program() -> bytes:
     return ident + header + segment + code
 
 
-def container(request: CreateSandbox) -> dict[str, Any]:
+def container(request: CreateSandbox, network: str) -> dict[str, Any]:
     """Its ``config.json``: nothing of the host's in it but the pod's host name and its harmless sysctls."""
     no_capabilities: dict[str, list[str]] = {
         name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")
     }
     linux: dict[str, Any] = {
-        "namespaces": [{"type": name} for name in NAMESPACES],
+        "namespaces": [*({"type": name} for name in NAMESPACES), {"type": "network", "path": network}],
         "cgroupsPath": paths.cgroup(request.sandbox),
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
     }

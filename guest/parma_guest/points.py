@@ -48,6 +48,7 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
         "PutEndorsements": Row(
             Kind.CHANGE, reason="signed by others, and passed on to relying parties by containers that the policy lets"
         ),
+        "ConfigureNetwork": Row(Kind.CHANGE, ("configure_network",)),
         "MountDevice": Row(Kind.CHANGE, ("mount_device",)),
         "UnmountDevice": Row(Kind.CHANGE, ("unmount_device",)),
         "MountScratch": Row(Kind.CHANGE, ("rw_mount_device", "scratch_mount")),

@@ -119,6 +119,16 @@ class GuestService:
         return pb.PutEndorsementsResponse()
 
     @guarded
+    def ConfigureNetwork(  # noqa: N802
+        self, request: pb.ConfigureNetworkRequest, _context: CallContext
+    ) -> pb.ConfigureNetworkResponse:
+        """A network for the containers."""
+        from parma_guest import network_requests  # many VMs have none
+
+        self._group.configure_network(network_requests.configure_network(request))
+        return pb.ConfigureNetworkResponse()
+
+    @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802
         """A layer."""
         self._group.mount_device(requests.mount_device(request))

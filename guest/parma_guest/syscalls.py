@@ -153,6 +153,10 @@ class Kernel:
             (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
             fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
 
+    def leave_network(self) -> None:
+        """Moves the calling thread, and only that, to a new network namespace."""
+        self._check(self._libc.unshare(ctypes.c_int(_CLONE_NEWNET)), "network namespace")
+
     def enter_network(self, namespace: int) -> None:
         """Moves the calling thread, and only that, to the network namespace that this descriptor is of."""
         self._check(self._libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)), "network namespace")

@@ -130,6 +130,8 @@ def _host_may(policy: Policy) -> Iterator[str]:
         yield "have containers write to space that is not encrypted"
     if flags.allow_host_network:
         yield "give containers the VM's own network"
+    if policy.extensions.allow_network:
+        yield "connect the containers to a network, and see and change all that goes over it"
     if flags.allow_environment_variable_dropping:
         yield "ask for variables that no rule accepts; they are left out"
     if flags.allow_capability_dropping:
@@ -164,6 +166,7 @@ def _nobody_may(policy: Policy) -> Iterator[str]:
         (flags.allow_dump_stacks, "see the enforcer's stacks"),
         (flags.allow_unencrypted_scratch, "have a container write to space that is not encrypted"),
         (flags.allow_host_network, "give a container the VM's own network"),
+        (policy.extensions.allow_network, "connect the containers to a network"),
     ]
     yield from (text for allowed, text in absent if not allowed)
     if not any(container.allow_stdio_access for container in containers):

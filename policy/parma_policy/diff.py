@@ -23,7 +23,7 @@ from parma_policy.session import Session
 from parma_policy.witness import Question
 from parma_wire.errors import Malformed
 
-_FLAG_POINTS: Final = ("get_properties", "dump_stacks", "runtime_logging", "host_network")
+_FLAG_POINTS: Final = ("get_properties", "dump_stacks", "runtime_logging", "host_network", "configure_network")
 _MAX_NEAR: Final = 400
 _FIELDS: Final = (
     *("command", "working_dir", "user", "capabilities", "seccomp_profile_sha256", "no_new_privileges"),

@@ -32,6 +32,7 @@ _SWITCHES: Final = {
     "dump_stacks": "allow_dump_stacks",
     "runtime_logging": "allow_runtime_logging",
     "host_network": "allow_host_network",
+    "configure_network": "allow_network",
 }
 _IGNORED: Final = (
     *("unmount_device", "unmount_overlay", "rw_mount_device", "rw_unmount_device", "scratch_mount"),

@@ -310,7 +310,7 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """Switches that only Parma knows; the reference enforcer ignores them. Absent is off."""
+    """Switches that only Parma knows; the reference enforcer ignores them."""
 
     permissive: bool = False
     """Nothing is denied for what it is; what would have been is allowed and recorded. See ``framework.permissive``."""
@@ -318,6 +318,9 @@ class Extensions:
     """Denials quote whole command lines; otherwise the program only."""
     denials_show_environment: bool = False
     """Denials quote environment variables with their values; otherwise the names only."""
+    allow_network: bool = True
+    """The host may connect the containers to a network. On where it is absent, as policies that were written for the
+    cloud service take a network for granted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,24 @@ def _points() -> tuple[EnforcementPoint, ...]:
 POINTS: Final = MappingProxyType({point.name: point for point in _points()})
 """All enforcement points by name."""
 
+OWN_POINTS: Final = MappingProxyType(
+    {
+        point.name: point
+        for point in (
+            EnforcementPoint(
+                "configure_network",
+                version("0.0.0"),
+                Default.FRAMEWORK,
+                requests.EMPTY,
+                "Unless allow_network is false: a network for the VM's containers, once. What comes over it is as "
+                "little trusted as the host is.",
+            ),
+        )
+    }
+)
+"""What only Parma's guest asks. No policy has rules for these: the framework answers, from switches of Parma's own
+(``model.Extensions``) that a policy written for another enforcer does not have."""
+
 
 def closed_door() -> str:
     """The policy that hands every point to the framework and gives it nothing to say yes with: all is denied."""
@@ -206,6 +224,7 @@ def closed_door() -> str:
             f'api_version := "{API_VERSION}"',
             f'framework_version := "{FRAMEWORK_VERSION}"',
             *(f"{point.name} := data.framework.{point.name}" for point in POINTS.values() if point.linux),
+            "allow_network := false",
             'reason := {"errors": data.framework.errors}',
             "",
         ]

@@ -58,6 +58,7 @@ from parma_wire.errors import (
 
 if TYPE_CHECKING:
     from parma_shim.endorsements import Endorsing
+    from parma_shim.vm.network import Connection
 
 ExitCallback = Callable[[int | None], None]
 
@@ -405,12 +406,41 @@ class ContainerGroup:
 
     def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
         vm_spec = launch_spec(self._config, self._place, spec, image, policy)
+        namespace = guest_request.network_namespace(spec.oci)
+        if not namespace:
+            self._boot_vm(vm_spec, policy, None, end)
+            return
+        from parma_shim.vm.network import Connection  # containers without a network do not need it
+
+        connection = Connection(self._config.python, namespace, deadline=end)
+        try:
+            vm_spec = vm_spec._replace(
+                network_namespace=namespace, cards=connection.cards, network_record=connection.record
+            )
+            self._boot_vm(vm_spec, policy, connection, end)
+            if connection.cards:
+                self._running().guest.configure_network(connection.request(), deadline=end)
+        finally:
+            connection.close()
+
+    def _boot_vm(self, vm_spec: VmSpec, policy: bytes, connection: Connection | None, end: float) -> None:
         config = self._config
+
+        def launch() -> VirtualMachine:
+            machine = VirtualMachine.launch(vm_spec, config, deadline=end, log=self._log, executor=self._executor)
+            try:
+                if connection is not None:
+                    connection.launched()
+            except BaseException:
+                machine.destroy()
+                raise
+            return machine
+
         signer = None
         if config.tee == "emulated":
             signer = EmulatedSigner(config.python, config.data_dir / "emulated", vm_spec, timeout=config.call_timeout)
         session = self._boot_session(
-            lambda: VirtualMachine.launch(vm_spec, config, deadline=end, log=self._log, executor=self._executor),
+            launch,
             policy,
             signer=signer,
             on_machine=self._machine_started,

@@ -156,6 +156,10 @@ class GuestClient:
             if len(answer.data) < POLICY_CHUNK:  # a guest could go on like this for ever
                 raise Malformed("a piece of the guest's recording is shorter than it could be")
 
+    def configure_network(self, request: pb.ConfigureNetworkRequest, *, deadline: float | None = None) -> None:
+        """Give the containers their network."""
+        self._call("ConfigureNetwork", request, pb.ConfigureNetworkResponse, deadline)
+
     def mount_device(
         self, lun: int, target: str, device_hash: str, data_blocks: int, *, deadline: float | None = None
     ) -> None:

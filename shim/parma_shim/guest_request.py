@@ -107,6 +107,12 @@ def shares_pid_namespace(oci: Document) -> bool:
     return any(entry.get("type") == "pid" and entry.get("path") for entry in namespaces)
 
 
+def network_namespace(oci: Document) -> str:
+    """The path of the network namespace that the container is to be in; empty for one without a network."""
+    namespaces = (oci.get("linux") or {}).get("namespaces") or []
+    return next((str(entry.get("path") or "") for entry in namespaces if entry.get("type") == "network"), "")
+
+
 def is_sandbox_container(oci: Document) -> bool:
     """Whether this is a pod's pause container."""
     return (oci.get("annotations") or {}).get(_CONTAINER_TYPE) == "sandbox"

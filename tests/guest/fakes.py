@@ -19,6 +19,7 @@ from parma_guest.decisions import Engine, Verdict
 from parma_guest.devicemapper import Target
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
+from parma_guest.network_requests import Interface
 from parma_guest.overlay import Overlays
 from parma_guest.owners import Owners
 from parma_guest.pod import Pod
@@ -263,6 +264,23 @@ class FakeEngine:
         return self.verdict, (*state, point)
 
 
+class FakeNetwork:
+    """A namespace with a name, and what it was told to become."""
+
+    def __init__(self) -> None:
+        self.interfaces: tuple[Interface, ...] = ()
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.interfaces)
+
+    def namespace(self) -> str:
+        return "/run/parma/network"
+
+    def configure(self, interfaces: tuple[Interface, ...]) -> None:
+        self.interfaces = interfaces
+
+
 class Rig:
     """A group over fakes. ``load_policy`` makes another engine than ``engine``."""
 
@@ -288,6 +306,7 @@ class Rig:
         self.overlays = Overlays(self.kernel, Owners(self.kernel, Reaper(lambda: None).spawn))
         self.attestation = FakeAttestation()
         self.pod = Pod(self.kernel, self.host, self.scratches)
+        self.network = FakeNetwork()
         self.group = Group(
             self.enforcer,
             self.layers,
@@ -297,6 +316,7 @@ class Rig:
             self.runtime,
             self.host,
             self.attestation,
+            self.network,
         )
 
     def set_policy(self) -> None:

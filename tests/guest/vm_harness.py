@@ -382,6 +382,7 @@ def boot(
     image: Path = IMAGE,
     initrd: Path | None = None,
     extra: Sequence[str] = (),
+    keep: Sequence[int] = (),
 ) -> Guest:
     """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ...; QEMU gets ``extra`` as it is."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -410,10 +411,10 @@ def boot(
             *("-blockdev", f"driver=raw,node-name=d{lun},read-only={read_only},file.driver=file,file.filename={path}"),
             *("-device", f"scsi-hd,id=disk{lun},drive=d{lun},bus=scsi0.0,channel=0,scsi-id=0,lun={lun}"),
         ]
-    return Guest(directory, _spawn(arguments, directory / "qemu.log"), vhost)
+    return Guest(directory, _spawn(arguments, directory / "qemu.log", keep), vhost)
 
 
-def _spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def _spawn(arguments: Sequence[str], log: Path, keep: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """A program that dies with the test run."""
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -421,6 +422,7 @@ def _spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=keep,
         )
 
 

@@ -53,7 +53,7 @@ def test_an_ordinary_specification_passes() -> None:
     ("linux", "word"),
     [
         ({"namespaces": [{"type": "pid"}]}, "--net-host"),
-        ({"namespaces": [{"type": "network", "path": "/var/run/netns/x"}]}, "network namespace"),
+        ({"namespaces": [{"type": "network"}, {"type": "ipc", "path": "/proc/1/ns/ipc"}]}, "ipc namespace"),
         ({"personality": {"domain": "LINUX32"}}, "personality"),
         ({"rootfsPropagation": "rshared"}, "propagation"),
         ({"devices": [{"path": "/dev/fuse"}]}, "devices"),
@@ -64,6 +64,13 @@ def test_an_ordinary_specification_passes() -> None:
 def test_what_cannot_be_had_is_refused_by_name(linux: dict[str, Any], word: str) -> None:
     with pytest.raises(Unsupported, match=word):
         checks.check_container(spec(**linux))
+
+
+def test_a_network_namespace_that_exists_is_fine_and_the_hosts_is_not_in_a_pod_either() -> None:
+    checks.check_container(spec(namespaces=[{"type": "network", "path": "/var/run/netns/x"}]))
+    pod = {**spec(namespaces=[{"type": "pid"}]), "annotations": {checks.SANDBOX_ID: "p"}}
+    with pytest.raises(Unsupported, match="host's network"):
+        checks.check_container(pod)
 
 
 USER: dict[str, Any] = {

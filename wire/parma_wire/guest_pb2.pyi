@@ -138,6 +138,68 @@ class RecordingResponse(_message.Message):
     dropped: int
     def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
 
+class NetworkAddress(_message.Message):
+    __slots__ = ("address", "prefix_length", "broadcast", "no_prefix_route")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    BROADCAST_FIELD_NUMBER: _ClassVar[int]
+    NO_PREFIX_ROUTE_FIELD_NUMBER: _ClassVar[int]
+    address: bytes
+    prefix_length: int
+    broadcast: bytes
+    no_prefix_route: bool
+    def __init__(self, address: _Optional[bytes] = ..., prefix_length: _Optional[int] = ..., broadcast: _Optional[bytes] = ..., no_prefix_route: _Optional[bool] = ...) -> None: ...
+
+class NetworkRoute(_message.Message):
+    __slots__ = ("destination", "prefix_length", "gateway", "source", "metric", "on_link")
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    ON_LINK_FIELD_NUMBER: _ClassVar[int]
+    destination: bytes
+    prefix_length: int
+    gateway: bytes
+    source: bytes
+    metric: int
+    on_link: bool
+    def __init__(self, destination: _Optional[bytes] = ..., prefix_length: _Optional[int] = ..., gateway: _Optional[bytes] = ..., source: _Optional[bytes] = ..., metric: _Optional[int] = ..., on_link: _Optional[bool] = ...) -> None: ...
+
+class NetworkNeighbour(_message.Message):
+    __slots__ = ("address", "mac")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    address: bytes
+    mac: bytes
+    def __init__(self, address: _Optional[bytes] = ..., mac: _Optional[bytes] = ...) -> None: ...
+
+class NetworkInterface(_message.Message):
+    __slots__ = ("mac", "name", "mtu", "addresses", "routes", "neighbours")
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    mac: bytes
+    name: str
+    mtu: int
+    addresses: _containers.RepeatedCompositeFieldContainer[NetworkAddress]
+    routes: _containers.RepeatedCompositeFieldContainer[NetworkRoute]
+    neighbours: _containers.RepeatedCompositeFieldContainer[NetworkNeighbour]
+    def __init__(self, mac: _Optional[bytes] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[NetworkAddress, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[NetworkRoute, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[NetworkNeighbour, _Mapping]]] = ...) -> None: ...
+
+class ConfigureNetworkRequest(_message.Message):
+    __slots__ = ("interfaces",)
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    interfaces: _containers.RepeatedCompositeFieldContainer[NetworkInterface]
+    def __init__(self, interfaces: _Optional[_Iterable[_Union[NetworkInterface, _Mapping]]] = ...) -> None: ...
+
+class ConfigureNetworkResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class MountDeviceRequest(_message.Message):
     __slots__ = ("lun", "target", "device_hash", "data_blocks")
     LUN_FIELD_NUMBER: _ClassVar[int]

@@ -37,6 +37,7 @@ CONDITIONAL: Final = {
     "crc32c-intel": "cpu:aes",
     "sha256-ssse3": "cpu:sha_ni",
     "sev-guest": "optional",  # SEV-SNP guests only
+    "virtio_net": "pci:1af4:1041",  # VMs with a network card
 }
 """Modules with the condition, as ``parma_guest.modules`` understands it, on which they are loaded."""
 

@@ -78,6 +78,8 @@ class Session:
     def __init__(self) -> None:
         self.environment: tuple[str, ...] = ()
         self.device: DeviceNode | None = None
+        self.listens = False
+        """Whether something will listen on 127.0.0.1 of the container's network namespace."""
         self._serve: Callable[[int], None] | None = None
         self._closers: list[Callable[[], None]] = []
 
@@ -153,6 +155,7 @@ class Attestation:
             )
         ports = endpoints.ports(access.reachable)
         device = self._make_device(session) if DEVICE in access.reachable and self._tee.name != "none" else None
+        session.listens = bool(ports)
         if ports or device is not None:
             plan = _Plan(access, host_data, device, ports, self._endorsements)
             session.on_serve(lambda pid: self._start(session, plan, pid))

@@ -128,6 +128,7 @@ def _add_flags(group: Any) -> None:
     group.add_argument("--no-properties", action="store_true", help="the host sees neither statistics nor processes")
     group.add_argument("--runtime-logging", action="store_true", help="the host sees the enforcer's own log")
     group.add_argument("--dump-stacks", action="store_true", help="the host may ask for the enforcer's stacks")
+    group.add_argument("--no-network", action="store_true", help="the host connects the containers to no network")
     group.add_argument("--permissive", action="store_true", help="deny nothing, record what would have been denied")
 
 

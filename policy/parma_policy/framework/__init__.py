@@ -16,7 +16,7 @@ from parma_policy.framework.handlers import HANDLERS
 from parma_policy.framework.state import State
 from parma_policy.framework.view import GUEST, Platform, View, unusable
 from parma_policy.model import Policy
-from parma_policy.points import POINTS, Default, EnforcementPoint
+from parma_policy.points import OWN_POINTS, POINTS, Default, EnforcementPoint
 from parma_policy.requests import LoadFragment
 
 __all__ = ["GUEST", "POINTS", "Decision", "Kind", "Platform", "Reason", "State", "decide"]
@@ -30,7 +30,7 @@ def decide(
     A denied request leaves the state as it is. ``request`` is the point's input document, or an instance of its
     request class. Raises Malformed where it is neither, and for a fragment that does not begin as one.
     """
-    declared = POINTS.get(point)
+    declared = POINTS.get(point) or OWN_POINTS.get(point)
     if declared is None:
         return policy_error(point[:80], "unknown_point", f"enforcement point rule {point[:80]} does not exist"), state
     typed = declared.schema.decode(request, point) if declared.linux else request
@@ -54,7 +54,11 @@ def _decide(view: View, point: EnforcementPoint, request: object) -> tuple[Decis
     policy, state, name = view.policy, view.state, point.name
     if policy.api_problem or policy.api_version is None:
         return policy_error(name, "api_version", policy.api_problem), state
-    if name in policy.rules or (point.default is Default.FRAMEWORK and policy.api_version < point.introduced):
+    if (
+        name in policy.rules
+        or name in OWN_POINTS
+        or (point.default is Default.FRAMEWORK and policy.api_version < point.introduced)
+    ):
         return HANDLERS[name](view, request) if point.linux else (denied(name, _not_linux(point)), state)
     if policy.api_version >= point.introduced:
         change = f'the policy would have to say "{name} := data.framework.{name}"'

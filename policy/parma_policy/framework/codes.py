@@ -252,11 +252,11 @@ CODES: Final = MappingProxyType(
         ),
         # Flags
         "flag": Code(
-            ("get_properties", "dump_stacks", "runtime_logging", "host_network"),
+            ("get_properties", "dump_stacks", "runtime_logging", "host_network", "configure_network"),
             "The policy's flag for this is off.",
             "Set the flag that the reason names to true.",
             "properties access not allowed; dumping of stacks not allowed; runtime logging not allowed; "
-            "host network not allowed",
+            "host network not allowed; network not allowed",
         ),
         "provider": Code(
             ("log_provider",),

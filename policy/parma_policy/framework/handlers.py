@@ -12,7 +12,7 @@ from parma_policy.framework import containers, mounts, switches
 from parma_policy.framework.decision import Decision
 from parma_policy.framework.state import State
 from parma_policy.framework.view import View
-from parma_policy.points import POINTS
+from parma_policy.points import OWN_POINTS, POINTS
 from parma_policy.requests import LoadFragment
 
 Handler = Callable[[View, Any], tuple[Decision, State]]
@@ -47,6 +47,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
     switches.dump_stacks,
     switches.runtime_logging,
     switches.host_network,
+    switches.configure_network,
     switches.log_provider,
     switches.load_transparency_trust_list,
     load_fragment,
@@ -54,5 +55,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
 
 _BY_NAME: Final = {function.__name__: function for function in _FUNCTIONS}
 
-HANDLERS: Final = MappingProxyType({name: _BY_NAME[name] for name, point in POINTS.items() if point.linux})
+HANDLERS: Final = MappingProxyType(
+    {name: _BY_NAME[name] for name, point in (*POINTS.items(), *OWN_POINTS.items()) if point.linux}
+)
 """Deciding function by enforcement point."""

@@ -108,6 +108,7 @@ FORCED: Final = MappingProxyType[str, Callable[[View, Any], State | None]](
         "runtime_logging": _unchanged,
         "log_provider": _unchanged,
         "host_network": _unchanged,
+        "configure_network": _unchanged,
     }
 )
 """The points at which a permissive policy does not deny, and the state after what it would have denied."""

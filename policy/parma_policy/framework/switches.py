@@ -45,6 +45,12 @@ def host_network(view: View, _request: Empty) -> Outcome:
     return _switch(view, "host_network", "allow_host_network", topic, on=on)
 
 
+def configure_network(view: View, _request: Empty) -> Outcome:
+    """A network for the containers."""
+    on, topic = view.policy.extensions.allow_network, "network not allowed"
+    return _switch(view, "configure_network", "allow_network", topic, on=on)
+
+
 def log_provider(view: View, request: LogProvider) -> Outcome:
     """Sources of log events; names compare without regard to case."""
     point = "log_provider"

@@ -86,6 +86,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             dump_stacks=arguments.dump_stacks,
             runtime_logging=arguments.runtime_logging,
             permissive=arguments.permissive,
+            network=not arguments.no_network,
         ),
     )
 

@@ -201,6 +201,8 @@ class Switches:
     runtime_logging: bool = False
     permissive: bool = False
     """Nothing is denied for what it is, only recorded: to learn what a workload needs. Written only where it is so."""
+    network: bool = True
+    """Whether the host may connect the containers to one. Written only where it may not."""
     extra: Mapping[str, bool] = field(default_factory=dict)
 
     def flags(self) -> dict[str, bool]:
@@ -214,5 +216,6 @@ class Switches:
             "allow_capability_dropping": False,
             "allow_host_network": False,
             **({"permissive": True} if self.permissive else {}),
+            **({} if self.network else {"allow_network": False}),
             **self.extra,
         }

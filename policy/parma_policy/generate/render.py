@@ -27,6 +27,7 @@ _FLAG_MEANING: Final = {
     "allow_unencrypted_scratch": "writable space that the host can read",
     "allow_capability_dropping": "leave out capabilities that are not listed, instead of a denial",
     "allow_host_network": "the network of the VM itself",
+    "allow_network": "a network for the containers; absent: true",
     "permissive": "NOTHING is denied for what it is: what this policy would deny is allowed, and recorded",
 }
 

@@ -155,7 +155,7 @@ def _check_namespaces(linux: Json, *, in_pod: bool) -> None:
                     f"a confidential pod cannot share the host's {kind} namespace", hint=f"without {name}"
                 )
         return
-    joined = sorted(kind for kind, path in paths.items() if path)
+    joined = sorted(kind for kind, path in paths.items() if path and kind != "network")
     if joined:
         raise Unsupported(f"an existing {joined[0]} namespace of the host cannot be joined")
 

@@ -11,6 +11,7 @@ State file ``<directory>/processes``::
     <pid> <start time>         one line per process; start time is field 22 of /proc/<pid>/stat
 
 File ``<directory>/cgroups``: directories of cgroups that were made for the VM, one per line.
+File ``<directory>/network``: see ``netns``.
 
 It says ``starting`` before the first process is started. Every process of a VM has its directory in the environment
 variable ``PARMA_VM``, by which a process that is not listed is found.
@@ -26,6 +27,7 @@ import time
 
 STATE_FILE = "processes"
 CGROUP_FILE = "cgroups"
+NETWORK_FILE = "network"
 MARKER = "PARMA_VM"
 HEADER_STARTING = "parma-vm 1 starting"
 HEADER_RUNNING = "parma-vm 1 running"
@@ -51,6 +53,10 @@ def destroy_leftovers(directory: object) -> None:
     if text is not None:
         kill_processes(path, text.decode("ascii", "replace"))
     remove_cgroups(path + "/" + CGROUP_FILE)
+    if posix.access(path + "/" + NETWORK_FILE, posix.F_OK):
+        from . import netns
+
+        netns.remove_redirection(path + "/" + NETWORK_FILE)
     remove_directory(path)
 
 

@@ -27,6 +27,13 @@ _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourceco
 _UNUSED: Final = "vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off,graphics=off"
 
 
+class Card(NamedTuple):
+    """A network card: its hardware address, and the descriptor of the tap behind it."""
+
+    mac: str
+    tap: int
+
+
 class VmSpec(NamedTuple):
     """What is to be run. ``directory`` is private (0700), below the state directory, and removed with the VM."""
 
@@ -39,6 +46,9 @@ class VmSpec(NamedTuple):
     tee: str  # "snp", "emulated" or "none"
     cgroups_path: str = ""  # on the host, as the OCI specification has it; empty: where the shim is
     oom_score_adj: int | None = None  # of QEMU; None: the shim's
+    network_namespace: str = ""  # on the host, for QEMU to be in; empty: one of its own, with nothing in it
+    cards: tuple[Card, ...] = ()
+    network_record: str = ""  # what is to be removed again (``netns``), where there are cards
 
 
 class Wiring(NamedTuple):
@@ -66,11 +76,21 @@ def qemu_arguments(
         *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
         *("-chardev", f"socket,id=monitor,fd={wiring.monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=console,fd={wiring.console}", "-serial", "chardev:console"),
-        *_devices(["-device", f"virtio-scsi-pci,id={SCSI_CONTROLLER}", *wiring.vsock], spec.tee),
+        *_devices(_virtio(spec, wiring), spec.tee),
     ]
     if data_dir is not None:
         arguments += ["-L", str(data_dir)]
     return [*arguments, *(snp or _machine(spec, accelerator))]
+
+
+def _virtio(spec: VmSpec, wiring: Wiring) -> list[str]:
+    arguments = ["-device", f"virtio-scsi-pci,id={SCSI_CONTROLLER}", *wiring.vsock]
+    for number, card in enumerate(spec.cards):
+        # No boot ROM, and the device's number of virtio 1, by which the guest knows that it needs the driver.
+        modern = "" if spec.tee == "snp" else ",disable-legacy=on"
+        arguments += ["-netdev", f"tap,id=net{number},fd={card.tap}"]
+        arguments += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile={modern}"]
+    return arguments
 
 
 def _devices(words: Sequence[str], tee: str) -> list[str]:

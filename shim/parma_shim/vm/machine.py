@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from parma_shim.helpers.call import call
-from parma_shim.vm import accelerator, cleanup, disks, hardware
+from parma_shim.vm import accelerator, cleanup, disks, hardware, netns
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
 from parma_shim.vm.console import BoundedLog
 from parma_shim.vm.dialing import NotListeningError
@@ -107,6 +107,8 @@ class VirtualMachine:
     ) -> VirtualMachine:
         spawner = _on(executor)
         _write_state(spec.directory, cleanup.HEADER_STARTING, [])
+        if spec.cards:
+            (spec.directory / netns.RECORD).write_text(spec.network_record)
         wrap = [str(settings.setpriv), "--pdeathsig", "KILL"]
         vsock = open_device(
             settings, spec.directory, wrap=wrap, environment=environment, spawn=spawner, deadline=deadline
@@ -124,10 +126,10 @@ class VirtualMachine:
                 snp=snp,
             )
             child = spawner(
-                [*wrap, str(settings.qemu), *arguments],
+                [*wrap, *_into_network(settings, spec.network_namespace), str(settings.qemu), *arguments],
                 environment=environment,
                 stderr=errors_theirs,
-                keep=(theirs.fileno(), console_theirs.fileno(), *vsock.keep),
+                keep=(theirs.fileno(), console_theirs.fileno(), *vsock.keep, *(card.tap for card in spec.cards)),
             )
         except BaseException:
             vsock.close()
@@ -244,6 +246,7 @@ class VirtualMachine:
         os.close(self._child.pidfd)
         if self._cgroup is not None:
             self._cgroup.remove()
+        netns.remove_redirection(str(self.spec.directory / netns.RECORD))
         cleanup.remove_directory(str(self.spec.directory))
 
     def _place(self, pids: list[int]) -> None:
@@ -341,6 +344,15 @@ def _on(executor: Executor) -> Spawner:
         )
 
     return start
+
+
+def _into_network(settings: VmSettings, namespace: str) -> list[str]:
+    """Puts what follows into a network namespace, never the host's: QEMU needs no network, and whoever takes its
+    process id for the container's (CNI by way of ``/proc/<pid>/ns/net``) must not change the host's.
+    """
+    if namespace:
+        return [str(settings.setpriv.with_name("nsenter")), f"--net={namespace}", "--"]
+    return [str(settings.setpriv.with_name("unshare")), "--net", "--"]
 
 
 def _environment(directory: Path) -> dict[str, str]:

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM's connection to a network namespace of the host, made by the helper ``network``.
+
+::
+
+    helper: joins the namespace, makes a tap beside each interface ----> QEMU is started with them
+    helper: reads the configuration, redirects packets             ----> the guest is told
+
+The two arrows are `Connection.cards` and `Connection.request`. What is left on the host after QEMU's end is removed by
+``netns.remove_redirection``, from the record that is written before there is anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from parma_shim.helpers.call import Document, Helper
+from parma_shim.vm import netns
+from parma_shim.vm.command import Card
+from parma_wire import guest_pb2 as pb
+from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError, Unavailable
+
+MAX_CARDS: Final = 8
+_MAX_HEAD: Final = 4096
+_READY: Final = b"\1"
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
+
+
+class Connection:
+    """See the module. Raises ParmaError wherever the helper does. ``close`` releases everything but what QEMU has."""
+
+    def __init__(self, python: Path, namespace: str, *, deadline: float) -> None:
+        self._namespace: Final = namespace
+        self._deadline: Final = deadline
+        self._answer: Document = {}
+        self._error: ParmaError | None = None
+        self._taps: list[int] = []
+        self._channel, theirs = socket.socketpair()
+        try:
+            arguments = ["--descriptors", str(theirs.fileno())]
+            self._helper: Final = Helper(python, "network", arguments, keep=(theirs.fileno(),))
+        except BaseException:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
+        self._thread: Final = threading.Thread(target=self._exchange, name="network", daemon=True)
+        self._thread.start()
+        try:
+            self.cards, self.record = self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def launched(self) -> None:
+        """QEMU has the taps, and the record is written: go on."""
+        self._close_taps()
+        if self.cards:
+            try:
+                self._channel.send(_READY)
+            except OSError as error:
+                self._thread.join(max(0.0, self._deadline - time.monotonic()))
+                raise self._error or Unavailable("the helper process network ended") from error
+
+    def request(self) -> pb.ConfigureNetworkRequest:
+        """What the guest is to be told, once all is connected."""
+        self._thread.join(max(0.0, self._deadline - time.monotonic()))
+        if self._thread.is_alive():
+            raise DeadlineExceeded("the network was not connected in time")
+        if self._error is not None:
+            raise self._error
+        return configuration(self._answer)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._helper.abort()
+        self._thread.join()
+        self._channel.close()
+        self._close_taps()
+
+    def _exchange(self) -> None:
+        try:
+            self._answer = self._helper.exchange({"namespace": self._namespace}, deadline=self._deadline)
+        except ParmaError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001  # a thread has nobody above it: this is where it is told
+            self._error = Unavailable(f"the network could not be connected: {type(error).__name__}: {error}")
+
+    def _receive(self) -> tuple[tuple[Card, ...], str]:
+        """The taps, and the text of the record."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        if not poll.poll(max(0, int((self._deadline - time.monotonic()) * 1000))):
+            raise DeadlineExceeded("the network was not ready in time")
+        head, self._taps, _, _ = socket.recv_fds(self._channel, _MAX_HEAD, MAX_CARDS)
+        if not head.endswith(b"\n"):
+            self._thread.join(max(0.0, self._deadline - time.monotonic()))
+            raise self._error or Unavailable("the helper process network said nothing")
+        document = json.loads(head)
+        links = document["links"]
+        if len(links) != len(self._taps) or not all(_MAC.fullmatch(link["mac"]) for link in links):
+            raise Malformed("the helper process network wrote nonsense")
+        cards = tuple(Card(link["mac"], tap) for link, tap in zip(links, self._taps, strict=True))
+        return cards, netns.record(self._namespace, document["identity"], [int(link["index"]) for link in links])
+
+    def _close_taps(self) -> None:
+        while self._taps:
+            os.close(self._taps.pop())
+
+
+def configuration(answer: Mapping[str, Any]) -> pb.ConfigureNetworkRequest:
+    """The helper's answer as the guest's request. Raises Malformed."""
+    try:
+        return pb.ConfigureNetworkRequest(interfaces=[_interface(item) for item in answer["interfaces"]])
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise Malformed(f"the network's configuration makes no sense: {error}") from error
+
+
+def _interface(item: Mapping[str, Any]) -> pb.NetworkInterface:
+    return pb.NetworkInterface(
+        mac=_mac(item["mac"]),
+        name=item["name"],
+        mtu=item["mtu"],
+        addresses=[
+            pb.NetworkAddress(
+                address=_packed(one["address"]),
+                prefix_length=one["prefix"],
+                broadcast=_packed(one["broadcast"]),
+                no_prefix_route=one["no_prefix_route"],
+            )
+            for one in item["addresses"]
+        ],
+        routes=[_route(one) for one in item["routes"]],
+        neighbours=[
+            pb.NetworkNeighbour(address=_packed(one["address"]), mac=_mac(one["mac"])) for one in item["neighbours"]
+        ],
+    )
+
+
+def _route(item: Mapping[str, Any]) -> pb.NetworkRoute:
+    return pb.NetworkRoute(
+        destination=_packed(item["destination"]),
+        prefix_length=item["prefix"],
+        gateway=_packed(item["gateway"]),
+        source=_packed(item["source"]),
+        metric=item["metric"],
+        on_link=item["on_link"],
+    )
+
+
+def _packed(text: str) -> bytes:
+    if not text:
+        return b""
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
