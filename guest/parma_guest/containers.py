@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -46,6 +47,9 @@ class Host(Protocol):
 
     def cgroup(self, container: ContainerId) -> Cgroup:
         """The container's cgroup."""
+
+    def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
+        """Opens ``path`` below ``root``; any symbolic link on the way is an error."""
 
     def prepare_bind(self, base: str, source: str) -> None:
         """Makes the source of a bind mount exist below ``base``; refuses anything that is not below it."""

@@ -50,9 +50,12 @@ from parma_wire.errors import AlreadyExists, Denied, FailedPrecondition, NotFoun
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
     from parma_guest.network_requests import Interface
+    from parma_guest.provided import HostFiles
+    from parma_wire import guest_pb2 as pb
 
 MAX_CONTAINERS: Final = 64
 MAX_EXECS: Final = 256
+_ONLY_PROVIDED: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 _STATUS_KILLED: Final = 128 + signals.SIGKILL
 _NO_STDIO: Final = StdioPlan(allowed=False, terminal=False, stdin=False, console_size=(0, 0))
 
@@ -81,6 +84,7 @@ class Group:
         self._host = host
         self._attestation = attestation
         self._network = network
+        self._host_files: HostFiles | None = None
         self._containers: dict[ContainerId, Container] = {}
         self._used_ids: set[ContainerId] = set()
         self._sandbox: ContainerId | None = None
@@ -95,6 +99,23 @@ class Group:
         with self._enforcer.change("ConfigureNetwork") as policy:
             policy.ask("configure_network", decisions.configure_network())
             self._network.configure(interfaces)
+
+    def put_file(self, message: pb.PutFileRequest) -> None:
+        """A piece of a file that the host has for containers."""
+        with self._enforcer.change("PutFile"):
+            self._files().staging.put(message)
+
+    def provide_files(self, message: pb.ProvideFilesRequest) -> None:
+        """The staged files, for one source of mounts."""
+        with self._enforcer.change("ProvideFiles") as policy:
+            self._files().provide(message, policy, self._sandbox)
+
+    def _files(self) -> HostFiles:
+        if self._host_files is None:
+            from parma_guest.provided import HostFiles  # many containers have none
+
+            self._host_files = HostFiles(self._host)
+        return self._host_files
 
     # Layers, scratch, overlay
 
@@ -424,6 +445,8 @@ class Group:
         if not GuestPath(mount.source).is_below(base) or mount.source == base:
             raise Unsupported("a bind mount must come from the sandbox's own directory", expected=f"below {base}")
         self._pod.require_volume(mount.source)
+        if self._host_files is not None or mount.destination in _ONLY_PROVIDED:
+            self._files().provided.check_mount(sandbox, mount.destination, mount.source)
         self._host.prepare_bind(base, mount.source)
 
     def _pinned(self, request: CreateContainer, sandbox: ContainerId, pins: ExitStack) -> tuple[MountSpec, ...]:

@@ -31,6 +31,10 @@ class GuestHost:
         """The container's cgroup."""
         return Cgroup.of(container)
 
+    def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
+        """Opens ``path`` below ``root``; any symbolic link on the way is an error."""
+        return self._kernel.open_beneath(root, path, flags)
+
     def prepare_bind(self, base: str, source: str) -> None:
         """Makes the directories down to ``source``, following no symbolic link; an existing file is taken as it is."""
         self._kernel.make_directory(base, 0o711)

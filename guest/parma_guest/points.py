@@ -49,6 +49,8 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
             Kind.CHANGE, reason="signed by others, and passed on to relying parties by containers that the policy lets"
         ),
         "ConfigureNetwork": Row(Kind.CHANGE, ("configure_network",)),
+        "PutFile": Row(Kind.CHANGE, reason="stores bytes that are nowhere until ProvideFiles"),
+        "ProvideFiles": Row(Kind.CHANGE, ("provide_files",)),
         "MountDevice": Row(Kind.CHANGE, ("mount_device",)),
         "UnmountDevice": Row(Kind.CHANGE, ("unmount_device",)),
         "MountScratch": Row(Kind.CHANGE, ("rw_mount_device", "scratch_mount")),

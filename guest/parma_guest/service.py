@@ -129,6 +129,18 @@ class GuestService:
         return pb.ConfigureNetworkResponse()
 
     @guarded
+    def PutFile(self, request: pb.PutFileRequest, _context: CallContext) -> pb.PutFileResponse:  # noqa: N802
+        """A piece of a file."""
+        self._group.put_file(request)
+        return pb.PutFileResponse()
+
+    @guarded
+    def ProvideFiles(self, request: pb.ProvideFilesRequest, _context: CallContext) -> pb.ProvideFilesResponse:  # noqa: N802
+        """They are complete, and for this."""
+        self._group.provide_files(request)
+        return pb.ProvideFilesResponse()
+
+    @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802
         """A layer."""
         self._group.mount_device(requests.mount_device(request))

@@ -123,6 +123,10 @@ class EnvRules:
         return EnvRules(self.rules + other.rules)
 
 
+Pins = frozenset[tuple[str, str]]
+"""Path below the mount's source, empty for a source that is a file, and SHA-256 (64 hex digits), of every file."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountRule:
     """One mount that may be asked for. ``source`` is literal, or an expression behind ``sandbox://``,
@@ -134,6 +138,10 @@ class MountRule:
     options: tuple[str, ...]
     source_tail: TextPattern | None = field(default=None, compare=False, repr=False)
     """What follows the ``sandbox://`` or ``hugepages://`` prefix, compiled."""
+    pins: Pins | None = None
+    """What the host must provide there, to the byte; None where it may provide what it likes, or nothing at all."""
+    updates: bool = False
+    """Whether the host may change what it has provided."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,15 @@ OWN_POINTS: Final = MappingProxyType(
                 "Unless allow_network is false: a network for the VM's containers, once. What comes over it is as "
                 "little trusted as the host is.",
             ),
+            EnforcementPoint(
+                "provide_files",
+                version("0.0.0"),
+                Default.FRAMEWORK,
+                requests.PROVIDE_FILES,
+                "Files of the host for a source that some container mounts: with the sha256 that mounts of this source "
+                "have, if any has one. To be changed later only where all mounts of this source have updates.",
+                changes=("provided",),
+            ),
         )
     }
 )

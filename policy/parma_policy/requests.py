@@ -159,6 +159,30 @@ class LogProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvidedFile:
+    """``path`` is below the source, empty where that is the file."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvideFiles:
+    """All that the host has for one source of mounts."""
+
+    container_id: str
+    sandbox_dir: str
+    source: str
+    files: tuple[ProvidedFile, ...]
+    update: bool
+
+    @property
+    def huge_pages_dir(self) -> str:
+        """There are none to provide anything in."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """A transparency receipt that was already validated."""
 
@@ -308,6 +332,7 @@ class Schema:
 USER_NAME: Final = Schema(UserName, {"id": text, "name": text})
 MOUNT: Final = Schema(Mount, {"destination": text, "source": text, "type": text, "options": texts})
 RECEIPT: Final = Schema(Receipt, {"issuer": text, "ttl_subjects": texts})
+PROVIDED_FILE: Final = Schema(ProvidedFile, {"path": text, "sha256": text})
 CAPABILITIES: Final = Schema(Capabilities, dict.fromkeys(CAPABILITY_SETS, texts))
 
 EMPTY: Final = Schema(Empty, {})
@@ -356,6 +381,10 @@ EXEC_IN_CONTAINER: Final = Schema(
     },
 )
 EXEC_EXTERNAL: Final = Schema(ExecExternal, {"argList": texts, "envList": texts, "workingDir": text})
+PROVIDE_FILES: Final = Schema(
+    ProvideFiles,
+    {"containerID": text, "sandboxDir": text, "source": text, "files": items(PROVIDED_FILE), "update": flag},
+)
 SHUTDOWN_CONTAINER: Final = Schema(ShutdownContainer, {"containerID": text})
 SIGNAL_CONTAINER_PROCESS: Final = Schema(
     SignalContainerProcess, {"containerID": text, "signal": number, "isInitProcess": flag, "argList": texts}

@@ -99,6 +99,9 @@ class Config(NamedTuple):
     call_timeout: float = 30.0
     """Seconds that one request to the guest may take."""
 
+    file_updates: float = 60.0
+    """Seconds between two looks at files that containers mount; what has changed is handed to the guest. 0: never."""
+
     setpriv: Path = Path("/usr/bin/setpriv")
     python: Path = Path(sys.executable or "/usr/bin/python3")
     """Interpreter for the short-lived helper processes."""
@@ -120,6 +123,7 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "layer_cache_mib": (0, 1 << 27),
     "boot_timeout": (1, 3600),
     "call_timeout": (1, 3600),
+    "file_updates": (0, 86_400),
 }
 _OPTIONAL_PATHS: Final = frozenset({"qemu_data_dir", "vhost_device_vsock", "certificates", "id_block"})
 
@@ -277,7 +281,7 @@ def _check(key: str, value: object) -> object:
         return value
     if key in _RANGES:
         low, high = _RANGES[key]
-        real = key.endswith("_timeout")
+        real = key.endswith("_timeout") or key == "file_updates"
         if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or not low <= value <= high:
             raise ValueError(f"a number from {low} to {high}")
         return float(value) if real else value

@@ -34,9 +34,11 @@ from parma_shim.digest import hex_digest
 from parma_shim.document_source import SignedDocument, documents_from_annotations
 from parma_shim.guest import Around, GuestClient, unobserved
 from parma_shim.helpers.call import call
+from parma_shim.host_mounts import Names
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
+from parma_shim.vm.command import VmSpec
 from parma_shim.vm.image import GuestImage
 from parma_shim.vm.layers import LayerJob, LayerSource
 from parma_shim.vm.machine import VirtualMachine
@@ -58,6 +60,7 @@ from parma_wire.errors import (
 
 if TYPE_CHECKING:
     from parma_shim.endorsements import Endorsing
+    from parma_shim.provided import HostFiles
     from parma_shim.vm.network import Connection
 
 ExitCallback = Callable[[int | None], None]
@@ -128,6 +131,8 @@ class ContainerGroup:
         self._session: Session | None = None
         self._policy_digest = b""
         self._endorsing: Endorsing | None = None
+        self._names = Names()
+        self._host_files: HostFiles | None = None
         self._killed = False
         self._exit_callbacks: list[ExitCallback] = []
         self._attester: Final = Attester(
@@ -379,9 +384,13 @@ class ContainerGroup:
             stdin=spec.stdin,
             sandbox=sandbox,
             pid_namespace_of=self._pid_namespace(spec),
+            names=self._names,
         )
         if self._endorsing is not None:
             self._endorsing.wait(end)
+        copied = guest_request.copied_mounts(spec.oci, self._names)
+        if copied:
+            self._provided(session).provide(copied, spec.guest_id, deadline=end)
         with self._step(end) as deadline:
             guest.create_container(request, deadline=deadline)
 
@@ -453,12 +462,20 @@ class ContainerGroup:
             self._session = session
             self._policy_digest = vm_spec.host_data
         session.machine.on_exit(partial(self._machine_ended, session))
+        self._names = Names.of(policy)
         self._attester.attach(session, policy)
         self._on_boot()
         if session.wants_endorsements:
             from parma_shim.endorsements import Endorsing  # few policies want it
 
             self._endorsing = Endorsing(config, session, log=self._log)
+
+    def _provided(self, session: Session) -> HostFiles:
+        if self._host_files is None:
+            from parma_shim.provided import HostFiles  # many containers mount none
+
+            self._host_files = HostFiles(session.guest, interval=self._config.file_updates, log=self._log)
+        return self._host_files
 
     def _machine_started(self, machine: VirtualMachine) -> None:
         with self._lock:
@@ -470,6 +487,8 @@ class ContainerGroup:
     def _machine_ended(self, session: Session, status: int | None) -> None:
         with self._lock:
             callbacks = list(self._exit_callbacks) if self._session is session else []
+        if self._host_files is not None:
+            self._host_files.close()
         for callback in callbacks:
             callback(status)
 
@@ -539,6 +558,7 @@ class ContainerGroup:
         with self._lock:
             session, self._session, self._machine = self._session, None, None
             self._endorsing = None
+            self._host_files = None
         self._attester.detach()
         if session is not None:
             session.end(orderly=False)

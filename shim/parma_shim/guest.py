@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -18,6 +18,9 @@ from parma_wire import guest_pb2 as pb
 from parma_wire.errors import DeadlineExceeded, Malformed, ParmaError, from_code
 from parma_wire.limits import DOCUMENT_CHUNK, POLICY_CHUNK
 from ttrpc import TtrpcError
+
+if TYPE_CHECKING:
+    from parma_shim.provided import HostFile
 
 SERVICE: Final = "parma.guest.v1.Guest"
 
@@ -159,6 +162,18 @@ class GuestClient:
     def configure_network(self, request: pb.ConfigureNetworkRequest, *, deadline: float | None = None) -> None:
         """Give the containers their network."""
         self._call("ConfigureNetwork", request, pb.ConfigureNetworkResponse, deadline)
+
+    def provide_files(
+        self, container_id: str, source: str, files: Iterable[HostFile], *, update: bool, deadline: float | None = None
+    ) -> None:
+        """Files for containers to mount from ``source``, below the sandbox's directory."""
+        for file in files:
+            owner = {"mode": file.mode, "uid": file.uid, "gid": file.gid}
+            for offset, piece in [*_pieces(file.data, POLICY_CHUNK)] or [(0, b"")]:
+                request = pb.PutFileRequest(path=file.path, offset=offset, data=piece, **owner)
+                self._call("PutFile", request, pb.PutFileResponse, deadline)
+        asked = pb.ProvideFilesRequest(container_id=container_id, source=source, update=update)
+        self._call("ProvideFiles", asked, pb.ProvideFilesResponse, deadline)
 
     def mount_device(
         self, lun: int, target: str, device_hash: str, data_blocks: int, *, deadline: float | None = None

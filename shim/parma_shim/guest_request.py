@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from parma_shim import pod_volumes
+from parma_shim.host_mounts import HostMount, Names, host_mount, host_mounts
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed
 
@@ -35,16 +36,24 @@ Document = Mapping[str, Any]
 
 
 def create_request(
-    oci: Document, *, guest_id: str, stdin: bool, sandbox: str = "", pid_namespace_of: str = ""
+    oci: Document,
+    *,
+    guest_id: str,
+    stdin: bool,
+    sandbox: str = "",
+    pid_namespace_of: str = "",
+    names: Names = Names(),  # noqa: B008  # immutable
 ) -> pb.CreateContainerRequest:
     """The request for a container's ``config.json``; ``sandbox`` is its pod's id in the guest, if it has one.
 
     Raises Malformed when that is not what the OCI spec says.
     """
     try:
-        return _create_request(oci, guest_id, stdin, sandbox, pid_namespace_of)
+        request = _create_request(oci, guest_id, stdin, sandbox, pid_namespace_of)
+        _use_copies(request, oci, sandbox or guest_id, names)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
+    return request
 
 
 def overlay_request(oci: Document, guest_id: str, layer_targets: Sequence[str]) -> pb.MountOverlayRequest:
@@ -105,6 +114,16 @@ def shares_pid_namespace(oci: Document) -> bool:
     """Whether the container is to join an existing pid namespace (its pod's)."""
     namespaces = (oci.get("linux") or {}).get("namespaces") or []
     return any(entry.get("type") == "pid" and entry.get("path") for entry in namespaces)
+
+
+def copied_mounts(oci: Document, names: Names) -> list[HostMount]:
+    """What is to be copied into the guest before the container is created."""
+    wanted = [
+        mount
+        for mount in oci.get("mounts") or []
+        if not _is_own(mount) and not pod_volumes.empty_dir_name(str(mount.get("source") or ""))
+    ]
+    return host_mounts(wanted, names)
 
 
 def network_namespace(oci: Document) -> str:
@@ -179,6 +198,15 @@ def _mounts(mounts: Sequence[Document], sandbox: str) -> list[pb.Mount]:
         for mount in mounts
         if not _is_own(mount)
     ]
+
+
+def _use_copies(request: pb.CreateContainerRequest, oci: Document, owner: str, names: Names) -> None:
+    """Mounts of the host's files are mounts of what the guest has of them."""
+    wanted = [mount for mount in oci.get("mounts") or [] if not _is_own(mount)]
+    for made, mount in zip(request.mounts, wanted, strict=True):
+        found = host_mount(mount, names) if not pod_volumes.empty_dir_name(str(mount.get("source") or "")) else None
+        if found is not None:
+            made.source = f"/run/gcs/c/{owner}/sandboxMounts{found.place}"
 
 
 def _is_own(mount: Document) -> bool:

@@ -58,7 +58,7 @@ def test_containers_of_a_pod_share_its_namespaces_and_memory_but_not_its_process
     assert namespaces(spec) == {
         "ipc": f"{here}/ipc",
         "uts": f"{here}/uts",
-        "network": f"{here}/net",
+        "network": "/run/parma/network",
         "mount": "",
         "cgroup": "",
         "pid": "",
@@ -71,9 +71,9 @@ def test_containers_of_a_pod_share_its_namespaces_and_memory_but_not_its_process
     assert namespaces(shared)["pid"] == f"{here}/pid"
 
 
-def test_without_a_pod_everything_is_the_containers_own(rig: Rig) -> None:
+def test_without_a_pod_everything_but_the_network_is_the_containers_own(rig: Rig) -> None:
     spec = add(rig)
-    assert set(namespaces(spec).values()) == {""}
+    assert set(namespaces(spec).values()) == {"", "/run/parma/network"}
     assert spec["hostname"] == "localhost"
     assert next(mount for mount in spec["mounts"] if mount["destination"] == "/dev/shm")["type"] == "tmpfs"
     with pytest.raises(FailedPrecondition, match="there is no pod"):

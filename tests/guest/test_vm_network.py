@@ -41,6 +41,10 @@ class Wire:
     def send(self, frame: bytes) -> None:
         self._mine.send(frame)
 
+    def close(self) -> None:
+        self._mine.close()
+        self.theirs.close()
+
     def collect(self, seconds: float) -> list[bytes]:
         """Frames that come within the time."""
         frames = []
@@ -113,8 +117,10 @@ def silence() -> dict[str, list[bytes]]:
 
 
 @pytest.fixture(scope="module")
-def wire() -> Wire:
-    return Wire()
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
 
 
 @pytest.fixture(scope="module")

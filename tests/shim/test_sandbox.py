@@ -106,6 +106,7 @@ def test_the_vm_is_made_from_what_the_cri_says_of_the_pod(rig: SandboxRig) -> No
     assert annotations["io.kubernetes.cri.sandbox-memory"] == str(1 << 30)
     assert annotations["io.kubernetes.cri.sandbox-cpu-quota"] == "250000"
     assert spec.oci["linux"] == {
+        "namespaces": [{"type": "network", "path": ""}],
         "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"},
         "cgroupsPath": "/kubepods/pod1/pod",
     }

@@ -82,7 +82,14 @@ def test_a_spec_as_ctr_writes_it() -> None:
             console_height=24,
             stdin=True,
         ),
-        mounts=[pb.Mount(destination="/etc/hosts", type="bind", source="/var/lib/x/hosts", options=["rbind", "ro"])],
+        mounts=[
+            pb.Mount(
+                destination="/etc/hosts",
+                type="bind",
+                source=f"/run/gcs/c/{ID}/sandboxMounts/etc/hosts",
+                options=["rbind", "ro"],
+            )
+        ],
         readonly_rootfs=True,
         hostname="box",
         seccomp=json.dumps({"defaultAction": "SCMP_ACT_ERRNO"}, separators=(",", ":")).encode(),

@@ -138,6 +138,40 @@ class RecordingResponse(_message.Message):
     dropped: int
     def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
 
+class PutFileRequest(_message.Message):
+    __slots__ = ("path", "offset", "data", "mode", "uid", "gid")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    offset: int
+    data: bytes
+    mode: int
+    uid: int
+    gid: int
+    def __init__(self, path: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+
+class PutFileResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProvideFilesRequest(_message.Message):
+    __slots__ = ("container_id", "source", "update")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    source: str
+    update: bool
+    def __init__(self, container_id: _Optional[str] = ..., source: _Optional[str] = ..., update: _Optional[bool] = ...) -> None: ...
+
+class ProvideFilesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class NetworkAddress(_message.Message):
     __slots__ = ("address", "prefix_length", "broadcast", "no_prefix_route")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]

@@ -46,3 +46,9 @@ DOCUMENT_CHUNK: Final = 16_000
 
 MAX_DOCUMENTS: Final = 64
 """Signed documents that a VM takes in its life."""
+
+MAX_FILES: Final = 256
+"""Files that the host provides for one source of mounts; the sizes are in bytes, and a Kubernetes object has 1 MiB."""
+
+MAX_FILE_BYTES: Final = 1 << 20
+MAX_FILES_BYTES: Final = 4 << 20

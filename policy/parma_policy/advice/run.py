@@ -139,6 +139,7 @@ def _state(policy: Policy, request: Mapping[str, Any]) -> State:
         plan9_mounts=everything.plan9_mounts,
         scratch_mounts=everything.scratch_mounts,
         fragments=(),
+        provided=everything.provided,
     )
 
 

@@ -258,6 +258,24 @@ CODES: Final = MappingProxyType(
             "properties access not allowed; dumping of stacks not allowed; runtime logging not allowed; "
             "host network not allowed; network not allowed",
         ),
+        "provided_source": Code(
+            ("provide_files",),
+            "No container has a mount with this source, so the host has no business there.",
+            "Add to mounts.",
+            "",
+        ),
+        "provided_content": Code(
+            ("provide_files",),
+            "The files are not those whose SHA-256 the policy has.",
+            "Generate the policy again for these files, or leave sha256 out of the mount.",
+            "",
+        ),
+        "provided_update": Code(
+            ("provide_files",),
+            "The host wants to change files that it has provided.",
+            "Give all mounts of this source updates: true.",
+            "",
+        ),
         "provider": Code(
             ("log_provider",),
             "A source of log events that is not listed.",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Final
 
-from parma_policy.framework import containers, mounts, switches
+from parma_policy.framework import containers, mounts, provided, switches
 from parma_policy.framework.decision import Decision
 from parma_policy.framework.state import State
 from parma_policy.framework.view import View
@@ -48,6 +48,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
     switches.runtime_logging,
     switches.host_network,
     switches.configure_network,
+    provided.provide_files,
     switches.log_provider,
     switches.load_transparency_trust_list,
     load_fragment,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from parma_policy.framework.view import View
 from parma_policy.model import Capabilities, Container, MountRule, User
 from parma_policy.patterns import compile_anchored
-from parma_policy.requests import CreateContainer, ExecInContainer, Mount
+from parma_policy.requests import CreateContainer, ExecInContainer, Mount, ProvideFiles
 
 _SANDBOX = "sandbox://"
 _HUGE_PAGES = "hugepages://"
@@ -75,7 +75,14 @@ def _same_mount(mount: Mount, rule: MountRule | Mount) -> bool:
 
 
 def source_allowed(view: View, rule: MountRule, source: str, request: CreateContainer) -> bool:
-    """Whether ``rule`` accepts this source."""
+    """Whether ``rule`` accepts this source, and what is there."""
+    if rule.pins is not None and view.state.provided.get(source) != rule.pins:
+        return False
+    return source_named(view, rule, source, request)
+
+
+def source_named(view: View, rule: MountRule, source: str, request: CreateContainer | ProvideFiles) -> bool:
+    """Whether ``rule`` accepts this source by its name."""
     if source == rule.source:
         return True
     if rule.source.startswith(_PLAN9):

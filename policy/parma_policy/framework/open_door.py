@@ -18,7 +18,7 @@ from parma_policy.framework.permissive import FORCED
 from parma_policy.framework.state import State
 from parma_policy.framework.view import GUEST, View
 from parma_policy.model import Policy
-from parma_policy.points import POINTS, closed_door
+from parma_policy.points import OWN_POINTS, POINTS, closed_door
 from parma_policy.reader import load
 
 POLICY_BYTES = b""
@@ -39,7 +39,7 @@ class OpenDoor:
         forced = FORCED.get(point)
         if forced is None:
             return framework.decide(self.policy, state, point, request)
-        typed = POINTS[point].schema.decode(request, point)
+        typed = (POINTS.get(point) or OWN_POINTS[point]).schema.decode(request, point)
         after = forced(View(self.policy, state, GUEST), typed)
         if after is None:  # it contradicts what is there: the framework has the words
             return framework.decide(self.policy, state, point, typed)

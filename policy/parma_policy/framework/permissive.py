@@ -36,6 +36,7 @@ from parma_policy.requests import (
     LogProvider,
     MountDevice,
     MountOverlay,
+    ProvideFiles,
     SignalContainerProcess,
 )
 
@@ -91,6 +92,11 @@ def _process(view: View, request: ExecInContainer | SignalContainerProcess) -> S
     return view.after(matches=with_item(state.matches, identity, ()))
 
 
+def _provide_files(view: View, request: ProvideFiles) -> State | None:
+    files = frozenset((file.path, file.sha256) for file in request.files)
+    return view.after(provided=with_item(view.state.provided, request.source, files))
+
+
 def _unchanged(view: View, _request: object) -> State | None:
     return view.state
 
@@ -109,6 +115,7 @@ FORCED: Final = MappingProxyType[str, Callable[[View, Any], State | None]](
         "log_provider": _unchanged,
         "host_network": _unchanged,
         "configure_network": _unchanged,
+        "provide_files": _provide_files,
     }
 )
 """The points at which a permissive policy does not deny, and the state after what it would have denied."""

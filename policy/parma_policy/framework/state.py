@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-from parma_policy.model import Container, ContainerIndex, ExternalProcess, FragmentRule, PlatformRule, TrustListRule
+from parma_policy.model import (
+    Container,
+    ContainerIndex,
+    ExternalProcess,
+    FragmentRule,
+    Pins,
+    PlatformRule,
+    TrustListRule,
+)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -84,6 +92,8 @@ class State:
     scratch_mounts: Mapping[str, bool]
     """Whether encrypted, by target."""
     fragments: tuple[LoadedFragment, ...]
+    provided: Mapping[str, Pins]
+    """What the host has provided, by the source that mounts have it from."""
 
     @classmethod
     def initial(cls) -> State:
@@ -104,4 +114,5 @@ _INITIAL = State(
     plan9_mounts=MappingProxyType({}),
     scratch_mounts=MappingProxyType({}),
     fragments=(),
+    provided=MappingProxyType({}),
 )

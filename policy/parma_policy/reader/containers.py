@@ -21,6 +21,7 @@ from parma_policy.model import (
     IdName,
     IdStrategy,
     MountRule,
+    Pins,
     PlatformRule,
     User,
 )
@@ -31,6 +32,8 @@ from parma_policy.reader.syntax import Object
 from parma_policy.versions import Version, version
 
 _LAYER: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FILE: Final = re.compile(r"[A-Za-z0-9._+-]{1,255}(/[A-Za-z0-9._+-]{1,255})*")
 _UMASK: Final = re.compile(r"0[0-7]{3}")
 _SECCOMP: Final = re.compile(r"(?:[0-9a-f]{64})?")
 _CAPABILITY: Final = re.compile(r"CAP_[A-Z_]{2,32}")
@@ -116,7 +119,9 @@ class ContainerReader:
     # -- parts of a container ------------------------------------------------------------------------------------
 
     def mount(self, node: Node) -> MountRule:
-        members = node.members(("destination", "source", "type", "options"))
+        members = node.members(
+            ("destination", "source", "type", "options"), () if self.parity else ("sha256", "updates")
+        )
         source = members["source"].string()
         prefix = _SOURCE_PREFIX.match(source)
         tail = self.pattern(members["source"], "re2", source[prefix.end() :]) if prefix else None
@@ -126,7 +131,30 @@ class ContainerReader:
             members["type"].string(),
             members["options"].strings(),
             tail,
+            *self.provided(members),
         )
+
+    def provided(self, members: Members) -> tuple[Pins | None, bool]:
+        """What a mount says of files that the host provides: the only content, and whether that may change."""
+        pinned, updates = members.get("sha256"), members.get("updates")
+        may_change = updates is not None and updates.boolean()
+        if pinned is None:
+            return None, may_change
+        if may_change:
+            raise pinned.error("files whose SHA-256 is given cannot have updates")
+        if not isinstance(pinned.value, Object):
+            return frozenset({("", self.digest(pinned))}), False
+        files = pinned.members((), tuple(pinned.value))
+        bad = next((path for path in pinned.value if not _FILE.fullmatch(path) or ".." in path.split("/")), None)
+        if bad is not None or not pinned.value:
+            raise pinned.error("no path of a file" if bad is not None else "no files", expected="paths below the mount")
+        return frozenset((path, self.digest(files[path])) for path in pinned.value), False
+
+    def digest(self, node: Node) -> str:
+        """A SHA-256."""
+        if not _DIGEST.fullmatch(node.string()):
+            raise node.wrong("a SHA-256 in hex")
+        return node.string()
 
     def mounts(self, node: Node) -> tuple[MountRule, ...]:
         return tuple(self.mount(element) for element in node.elements())

@@ -39,7 +39,11 @@ def pod_document(request: pb.CreateSandboxRequest) -> dict[str, Any]:
     return {
         "hostname": config.hostname,
         "annotations": {**annotations, **_own_annotations(request.sandbox_id, config)},
-        "linux": {"sysctl": dict(config.linux.sysctls), "cgroupsPath": _cgroup(request.sandbox_id, config)},
+        "linux": {
+            "namespaces": [{"type": "network", "path": request.netns_path}],
+            "sysctl": dict(config.linux.sysctls),
+            "cgroupsPath": _cgroup(request.sandbox_id, config),
+        },
     }
 
 

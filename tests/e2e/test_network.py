@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers in network namespaces that somebody else has made, as CNI does: two VMs, and the host between them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.crashes import kill_all, shim
+from tests.e2e.host import Host, wait_until
+from tests.e2e.networks import Bridge, frames, inside, ip
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces"),
+]
+
+SERVE = ("/bin/busybox", "httpd", "-f", "-p", "[::]:8080", "-h", "/bin")
+FETCH_SCRIPT = (
+    "cd /tmp; for url in 10.88.0.2 '[fd88::2]'; do "
+    "busybox wget -q -O got http://$url:8080/busybox && cmp got /bin/busybox && echo $url same; done; "
+    "busybox ping -c 1 -W 5 10.88.0.1 >/dev/null && echo host; "
+    "busybox ping -6 -c 1 -W 5 fd88::1 >/dev/null && echo host6; "
+    "busybox ip addr show dev eth0"
+)
+FETCH = ("/bin/sh", "-c", FETCH_SCRIPT)
+SLEEP = ("/bin/sleep", "600")
+
+
+@pytest.fixture
+def bridge() -> Iterator[Bridge]:
+    bridge = Bridge()
+    yield bridge
+    bridge.close()
+
+
+def start(host: Host, name: str, command: tuple[str, ...], *flags: str, policy: Path | None = None) -> None:
+    done = host.run(name, command, "--detach", "--null-io", *flags, policy=policy)
+    assert done.returncode == 0, done.stderr
+
+
+def answers(bridge: Bridge, url: str) -> bool:
+    """Whether the host can fetch it."""
+    return inside(bridge.hub, ["curl", "-sf", "--max-time", "20", "-o", "/dev/null", url]).returncode == 0
+
+
+def redirections(bridge: Bridge, path: str) -> str:
+    shown = subprocess.run(
+        ["tc", "-n", bridge.members[path], "qdisc"], check=True, capture_output=True, text=True
+    ).stdout
+    return "\n".join(line for line in shown.splitlines() if "ingress" in line)
+
+
+def test_two_containers_and_the_host_talk_over_ipv4_and_ipv6(host_21: Host, name: str, bridge: Bridge) -> None:
+    server, client = bridge.member(2), bridge.member(3)
+    start(host_21, name, SERVE, "--with-ns", f"network:{server}")
+    try:
+        assert "parma0" in ip("link", namespace=bridge.members[server])
+        for url in ("http://10.88.0.2:8080/busybox", "http://[fd88::2]:8080/busybox"):
+            wait_until(partial(answers, bridge, url), f"the server to answer the host at {url}")
+        done = host_21.run(f"{name}-client", FETCH, "--rm", "--with-ns", f"network:{client}")
+        assert done.stdout.splitlines()[:4] == ["10.88.0.2 same", "[fd88::2] same", "host", "host6"], done.stderr
+        assert "10.88.0.3/24" in done.stdout
+        assert bridge.mac(client).hex(":") in done.stdout
+        assert redirections(bridge, client) == ""
+        assert "parma0" not in ip("link", namespace=bridge.members[client])
+    finally:
+        host_21.remove(name)
+    assert redirections(bridge, server) == ""
+    assert "parma0" not in ip("link", namespace=bridge.members[server])
+
+
+def test_a_shim_that_is_killed_leaves_no_tap_and_no_redirection(own_host: Host, name: str, bridge: Bridge) -> None:
+    path = bridge.member(2)
+    start(own_host, name, SLEEP, "--with-ns", f"network:{path}")
+    assert "eth0" in redirections(bridge, path)
+    kill_all(shim(own_host))
+    wait_until(lambda: own_host.status(name) == "STOPPED", "containerd to notice")
+    own_host.remove(name)
+    assert redirections(bridge, path) == ""
+    assert "parma0" not in ip("link", namespace=bridge.members[path])
+
+
+def test_a_policy_without_a_network_is_obeyed_and_nothing_was_sent(host_21: Host, name: str, bridge: Bridge) -> None:
+    path = bridge.member(2, ipv6=False)
+    policy = host_21.policy(SLEEP, extra=["--no-network"])
+    with bridge.capture() as packets:
+        done = host_21.run(name, SLEEP, "--detach", "--null-io", "--with-ns", f"network:{path}", policy=policy)
+        sent = [frame for frame in frames(packets) if frame[6:12] == bridge.mac(path)]
+    assert done.returncode != 0
+    assert "configure_network denied" in done.stderr
+    assert "allow_network" in done.stderr
+    assert sent == []
+    assert redirections(bridge, path) == ""
+    host_21.daemon.ctr("container", "delete", name)
+
+
+def test_the_hosts_own_network_namespace_is_refused(host_21: Host, name: str) -> None:
+    done = host_21.run(name, SLEEP, "--detach", "--null-io", "--with-ns", f"network:/proc/{os.getpid()}/ns/net")
+    assert done.returncode != 0
+    assert "cannot share the host's network" in done.stderr
+    host_21.daemon.ctr("container", "delete", name)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that the host provides, and a network: what only Parma's guest asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from parma_policy.reader import load
+from parma_wire.errors import Malformed
+from tests.policy.builders import ID, SANDBOX, Talk, container, creation, policy, text
+
+DIGEST, OTHER = "d" * 64, "e" * 64
+SOURCE = f"{SANDBOX}/volumes/configmap/settings"
+
+
+def mount(**changes: Any) -> dict[str, Any]:
+    return {
+        "destination": "/settings",
+        "source": "sandbox:///volumes/configmap/settings",
+        "type": "bind",
+        "options": ["rbind", "ro"],
+        **changes,
+    }
+
+
+def talk(*mounts: dict[str, Any], **flags: Any) -> Talk:
+    """With one container for each mount."""
+    made = [container(mounts=[item], command=["/bin/app", str(n)]) for n, item in enumerate(mounts)]
+    return Talk(policy(*made, **flags)).prepared()
+
+
+def provide(talk: Talk, digest: str = DIGEST, *, update: bool = False, source: str = SOURCE) -> Any:
+    files = [{"path": "a", "sha256": digest}]
+    return talk.ask("provide_files", containerID=ID, sandboxDir=SANDBOX, source=source, files=files, update=update)
+
+
+def asked(command: str = "0") -> dict[str, Any]:
+    given = {name: value for name, value in mount(source=SOURCE).items() if name in ("destination", "type", "options")}
+    return creation(argList=["/bin/app", command], mounts=[{**given, "source": SOURCE}])
+
+
+def test_a_source_that_some_container_mounts_may_be_filled_once() -> None:
+    talking = talk(mount())
+    assert provide(talking).allowed
+    assert talking.ask("create_container", asked()).allowed
+    assert not provide(talking, OTHER).allowed
+    assert provide(talking).allowed  # the same again changes nothing
+
+
+def test_no_other_source_may() -> None:
+    decision = provide(talk(mount()), source=f"{SANDBOX}/volumes/configmap/other")
+    assert not decision.allowed
+    assert decision.reasons[0].code == "provided_source"
+    assert not provide(talk(mount(type="tmpfs"))).allowed
+    assert not provide(talk(mount(source="sandbox:///.+")), source=f"{SANDBOX}/a/../b").allowed
+
+
+def test_pinned_content_is_provided_as_it_is_or_not_at_all() -> None:
+    talking = talk(mount(sha256={"a": DIGEST}))
+    assert not talking.ask("create_container", asked()).allowed  # nothing is there
+    decision = provide(talking, OTHER)
+    assert (decision.allowed, decision.reasons[0].code) == (False, "provided_content")
+    assert provide(talking).allowed
+    assert talking.ask("create_container", asked()).allowed
+    assert not provide(talking, OTHER, update=True).allowed
+
+
+def test_one_containers_promise_holds_for_all() -> None:
+    talking = talk(mount(updates=True), mount(sha256={"a": DIGEST}))
+    assert not provide(talking, OTHER).allowed
+    assert provide(talking).allowed
+    assert talking.ask("create_container", asked()).allowed
+    assert not provide(talking, OTHER, update=True).allowed
+
+
+def test_updates_are_for_the_policy_to_allow() -> None:
+    talking = talk(mount(updates=True))
+    assert provide(talking).allowed
+    assert provide(talking, OTHER, update=True).allowed
+    both = talk(mount(updates=True), mount(destination="/other"))
+    assert provide(both).allowed
+    decision = provide(both, OTHER, update=True)
+    assert (decision.allowed, decision.reasons[0].code) == (False, "provided_update")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha256": "D" * 64},
+        {"sha256": "d" * 63},
+        {"sha256": {}},
+        {"sha256": {"../a": DIGEST}},
+        {"sha256": {"/a": DIGEST}},
+        {"sha256": {"a": 5}},
+        {"sha256": DIGEST, "updates": True},
+        {"updates": "yes"},
+        {"sha512": DIGEST},
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_the_reader(changes: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        load(text(container(mounts=[mount(**changes)])).encode())
+
+
+def test_a_network_is_allowed_unless_the_policy_says_otherwise() -> None:
+    assert Talk(policy()).ask("configure_network", {}).allowed
+    decision = Talk(policy(allow_network=False)).ask("configure_network", {})
+    assert not decision.allowed
+    assert "allow_network would have to be true" in decision.message()
