@@ -191,7 +191,9 @@ def _variable(rule: EnvRule) -> str:
 
 
 def _mount(mount: MountRule) -> str:
-    return f"{mount.destination} from {mount.source} ({', '.join((mount.type, *mount.options))})"
+    content = ", what the host provides being pinned" if mount.pins is not None else ""
+    content = ", what the host provides may change" if mount.updates else content
+    return f"{mount.destination} from {mount.source} ({', '.join((mount.type, *mount.options))}){content}"
 
 
 def _user(container: Container) -> str:

@@ -23,6 +23,7 @@ from parma_policy.generate.kubernetes import insert
 from parma_policy.generate.library import Library, Places
 from parma_policy.generate.policy import Fragment, Mount, Switches
 from parma_policy.generate.progress import TerminalBar
+from parma_policy.generate.provided import ProvidedFiles, parse_pin
 from parma_policy.generate.run import EVERY_CONTAINER, Made, Settings
 from parma_policy.generate.run import run as generate
 from parma_policy.generate.signals import signal_number
@@ -76,6 +77,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         together=arguments.together,
         ignored=arguments.ignore_field,
         host_paths=frozenset(arguments.allow_host_path),
+        provided=ProvidedFiles(dict(map(parse_pin, arguments.pin)), arguments.file_updates),
         seccomp_root=arguments.seccomp_root,
         compose_env=arguments.compose_env,
         project_name=arguments.project_name,

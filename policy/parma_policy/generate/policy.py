@@ -50,14 +50,21 @@ class Mount:
     type: str
     options: tuple[str, ...]
     note: str = ""
+    sha256: tuple[tuple[str, str], ...] = ()
+    """What the host must provide there: path below the source, empty where that is a file, and SHA-256."""
+    updates: bool = False
+    """Whether the host may change what it has provided."""
 
     def as_object(self) -> dict[str, object]:
         """The policy's object."""
+        pinned = dict(self.sha256)
         return {
             "destination": self.destination,
             "source": self.source,
             "type": self.type,
             "options": list(self.options),
+            **({"sha256": pinned.get("", pinned)} if pinned else {}),
+            **({"updates": True} if self.updates else {}),
         }
 
 

@@ -18,6 +18,7 @@ from parma_policy.generate.library import Library
 from parma_policy.generate.platforms import Platform
 from parma_policy.generate.policy import Container, Fragment, Switches
 from parma_policy.generate.problems import Problems
+from parma_policy.generate.provided import ProvidedFiles
 from parma_policy.generate.render import policy_text
 from parma_policy.generate.source import ContainerOptions, SourceContainer, Unit, build, check_names
 from parma_policy.generate.wish import Wish
@@ -47,6 +48,7 @@ class Settings:
     together: bool = False
     ignored: Sequence[str] = ()
     host_paths: frozenset[str] = frozenset()
+    provided: ProvidedFiles = field(default_factory=ProvidedFiles)
     seccomp_root: Path | None = None
     compose_env: Sequence[Path] = ()
     project_name: str = ""
@@ -88,6 +90,8 @@ def run(settings: Settings, library: Library) -> list[Made]:
     built = [(unit, _containers(containers, library, platform, settings)) for unit, containers in read]
     problems.check()
     library.check_all_used()
+    everything = iter(settings.provided.applied([container for _, containers in built for container in containers]))
+    built = [(unit, [next(everything) for _ in containers]) for unit, containers in built]
     if settings.together:
         built = [(_joined(units), [container for _, containers in built for container in containers])]
     return [_made(unit, containers, settings, problems) for unit, containers in built]
@@ -99,7 +103,7 @@ def _image(settings: Settings, library: Library) -> Made:
     platform = platforms.load(settings.platform or platforms.DEFAULTS["image"])
     origin = (f"image {name}" if name else "an image archive", f"platform {platform.name}: {platform.about}")
     container = assemble(settings.wish.wanted(image, origin), image, platform, seccomp_default=settings.seccomp_default)
-    text = policy_text([container], settings.switches, fragments=settings.fragments)
+    text = policy_text(settings.provided.applied([container]), settings.switches, fragments=settings.fragments)
     return Made("policy", name, text)
 
 
