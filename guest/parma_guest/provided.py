@@ -92,7 +92,7 @@ class Staging:
             raise Malformed("piece of a file has a bad size", expected=f"at most {POLICY_CHUNK} bytes")
         if message.offset == 0:
             self._begin(message)
-        elif not self._files or self._files[-1][0].path != message.path or not message.data:
+        elif not self._files or self._files[-1][0].path != message.name or not message.data:
             raise Malformed("piece of a file is out of order")
         data = self._files[-1][1]
         if message.offset != len(data):
@@ -117,14 +117,14 @@ class Staging:
         if len(self._files) >= MAX_FILES:
             self.take()
             raise Malformed("too many files", expected=f"at most {MAX_FILES}")
-        if message.path:
-            GuestPath(f"/{message.path}")
-            if message.path.count("/") >= _MAX_DEPTH:
+        if message.name:
+            GuestPath(f"/{message.name}")
+            if message.name.count("/") >= _MAX_DEPTH:
                 raise Malformed("the path of a file is too deep")
         if message.uid > _MAX_ID or message.gid > _MAX_ID:
             raise Malformed("owner of a file is out of range")
         # Nothing runs with the rights of a file's owner that the host has chosen.
-        file = File(message.path, message.mode & 0o777, message.uid, message.gid, b"")
+        file = File(message.name, message.mode & 0o777, message.uid, message.gid, b"")
         self._files.append((file, bytearray()))
 
 

@@ -170,7 +170,7 @@ class GuestClient:
         for file in files:
             owner = {"mode": file.mode, "uid": file.uid, "gid": file.gid}
             for offset, piece in [*_pieces(file.data, POLICY_CHUNK)] or [(0, b"")]:
-                request = pb.PutFileRequest(path=file.path, offset=offset, data=piece, **owner)
+                request = pb.PutFileRequest(name=file.path, offset=offset, data=piece, **owner)
                 self._call("PutFile", request, pb.PutFileResponse, deadline)
         asked = pb.ProvideFilesRequest(container_id=container_id, source=source, update=update)
         self._call("ProvideFiles", asked, pb.ProvideFilesResponse, deadline)

@@ -113,7 +113,7 @@ def test_the_host_may_provide_nothing_elsewhere(source: str) -> None:
 
 
 def put(staging: Staging, path: str, data: bytes, offset: int = 0, **more: int) -> None:
-    staging.put(pb.PutFileRequest(path=path, data=data, offset=offset, **more))
+    staging.put(pb.PutFileRequest(name=path, data=data, offset=offset, **more))
 
 
 def test_pieces_become_files_without_special_bits() -> None:
@@ -304,6 +304,6 @@ def test_the_group_asks_for_each(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.set_policy()
     rig.engine.deny.add("provide_files")
-    rig.group.put_file(pb.PutFileRequest(path="a", data=b"x"))
+    rig.group.put_file(pb.PutFileRequest(name="a", data=b"x"))
     with pytest.raises(Denied):
         rig.group.provide_files(pb.ProvideFilesRequest(container_id=APP, source="/volumes/secret/s"))

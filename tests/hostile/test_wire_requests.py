@@ -134,7 +134,7 @@ def test_R03_no_request_takes_an_id_of_another_form(host: HostileHost) -> None:
         assert isinstance(host.answer("ExecProcess", request), Malformed)
 
 
-TAKES_MESSAGES = {"requests.py", "service.py", "streams.py"}
+TAKES_MESSAGES = {"provided.py", "requests.py", "service.py", "streams.py"}
 """Modules of the enforcer that see what the host wrote."""
 
 

@@ -552,7 +552,7 @@ def test_a_container_may_join_the_pid_namespace_of_its_groups_first_one(world: W
 def test_a_pod_needs_no_image_of_its_own(world: World) -> None:
     begin_pod(world, linux={"sysctl": {"net.ipv4.tcp_syncookies": "1"}})
     assert world.guest.methods == ["CreateSandbox"]
-    request = world.guest.requests[-1][1]
+    request = next(request for name, request in world.guest.requests if name == "CreateSandbox")
     assert (request.sandbox_id, request.hostname) == (POD_ID, "web")
     assert dict(request.sysctls) == {"net.ipv4.tcp_syncookies": "1"}
     assert world.sources == []

@@ -139,20 +139,20 @@ class RecordingResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class PutFileRequest(_message.Message):
-    __slots__ = ("path", "offset", "data", "mode", "uid", "gid")
-    PATH_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("name", "offset", "data", "mode", "uid", "gid")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
-    path: str
+    name: str
     offset: int
     data: bytes
     mode: int
     uid: int
     gid: int
-    def __init__(self, path: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
 
 class PutFileResponse(_message.Message):
     __slots__ = ()
