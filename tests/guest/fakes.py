@@ -195,6 +195,9 @@ class FakeHost:
     def cgroup(self, container: ContainerId) -> Cgroup:
         return Cgroup(self._directory / container)
 
+    def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
+        raise FileNotFoundError(path)
+
     def prepare_bind(self, base: str, source: str) -> None:
         self.prepared.append(source)
 
