@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from devtool.containerd import RUNTIME
 from tests.e2e.client import Containerd
-from tests.e2e.host import RUNC, Host, wait_until
+from tests.e2e.host import Host, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -123,16 +122,12 @@ def hook(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("runtime", [RUNC, RUNTIME], ids=["runc", "parma"])
-def test_hooks_run_on_the_host_in_order_with_the_containers_state(
-    open_host: Host, name: str, hook: Path, runtime: str
-) -> None:
+def test_hooks_run_on_the_host_in_order_with_the_containers_state(open_host: Host, name: str, hook: Path) -> None:
     def entry(word: str) -> dict[str, object]:
         return {"path": str(hook), "args": ["hook", word], "env": ["A=b", "PATH=/usr/bin:/bin"], "timeout": 20}
 
     client = Containerd(open_host)
-    arguments = open_host.run_arguments(name, ("/bin/true",), runtime=runtime)
-    assert open_host.daemon.ctr("container", "create", *arguments[1:]).returncode == 0
+    client.new_container(name, ("/bin/true",))
     kinds = ("createRuntime", "poststart", "poststop")
     client.change_spec(name, lambda spec: spec.update(hooks={kind: [entry(kind)] for kind in kinds}))
     pid = client.create(name)
