@@ -9,6 +9,7 @@ in use were written against it; ``lint`` points such patterns out.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
@@ -44,8 +45,14 @@ def anchored(expression: str) -> str:
     return f"{start}{expression}{end}"
 
 
+_ANY_BYTE: Final = re.compile(r"(?s)(?:[^\\]|\\Q.*?(?:\\E|\Z)|\\[^CQ])*\\C")
+"""``\\C``, which stands for any byte: the one thing that this RE2 knows and the reference's refuses."""
+
+
 def compile_anchored(expression: str) -> _Compiled | None:
     """The compiled, anchored expression; None where RE2 refuses it (such a rule then never matches)."""
+    if _ANY_BYTE.match(expression):
+        return None
     try:
         compiled: _Compiled = re2.compile(anchored(expression), _OPTIONS)
     except re2.error:

@@ -44,7 +44,10 @@ STRICTER: Final[dict[str, str]] = {
         "A fragment that uses a parameter without a value is denied; in the reference the definition that uses it is "
         "left out."
     ),
-    "load.bad-expression": "An expression that RE2 refuses is refused at load; in the reference it never matches.",
+    "load.bad-expression": (
+        "An expression that RE2 refuses is refused at load; in the reference it never matches. The reference also "
+        "knows newer names of Unicode classes, like \\p{Letter} for \\pL."
+    ),
     "load.unknown-strategy": "An unknown pattern strategy is refused at load; in the reference it never matches.",
     "mount-device.unusable-version": (
         "With a framework_version that makes the policy's containers unusable, their layers cannot be mounted either; "

@@ -203,6 +203,12 @@ def test_a_flag_decides(point: str, flag: str) -> None:
         assert flag in decision.hint()
 
 
+def test_case_is_ignored_letter_by_letter() -> None:
+    talk = Talk(policy(allowed_log_providers=["\u03b1\u03c2", "i"]))
+    assert code(talk.ask("log_provider", providers=["\u0391\u03a3"])) == "provider"
+    assert talk.ask("log_provider", providers=["\u0130", "I"]).allowed
+
+
 def test_log_providers_compare_without_case() -> None:
     listed = policy(allowed_log_providers=["Alpha", "Beta"])
     assert Talk(listed).ask("log_provider", providers=["ALPHA"]).providers_to_keep == ("ALPHA",)

@@ -205,8 +205,8 @@ def with_parameters(api: Json) -> str:
 API: Json = {"dir": {"default": "/default"}, "env": {}}
 
 
-def attempt(rules: list[Json], directory: str, value: str, api: Json | None = None) -> bool:
-    talk = Talk(policy(fragments=rules))
+def attempt(rules: list[Json], directory: str, value: str, api: Json | None = None, **given: Any) -> bool:
+    talk = Talk(policy(fragments=rules, **given))
     if not offer(talk, with_parameters(API if api is None else api)).allowed:
         return False
     talk.prepared(THEIR_LAYERS)
@@ -228,11 +228,64 @@ def test_each_set_of_parameters_makes_its_own_containers() -> None:
     assert not attempt(rules, "/a", "/b")
 
 
-def test_what_one_rule_includes_never_meets_the_parameters_of_another() -> None:
-    wide, narrow = rule(), rule(parameters={"env": {"value": "east"}}, includes=["external_processes"])
-    with_default = {"dir": {"default": "/default"}, "env": {"default": {"value": "west"}}}
-    assert attempt([wide, narrow], "/default", "west", with_default)
-    assert not attempt([wide, narrow], "/default", "east", with_default)
+WIDE = rule(includes=["containers", "external_processes"])
+WITH_DEFAULTS: Json = {"dir": {"default": "/default"}, "env": {"default": {"value": "west"}}}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        WIDE,
+        rule(includes=["containers", "namespace"]),
+        rule(includes=["external_processes"], parameters={"env": {"value": "east"}}),
+        rule(includes=["external_processes"], required_receipts=["*"]),
+    ],
+)
+@pytest.mark.parametrize("parity", [True, False])
+def test_rules_that_accept_a_fragment_must_include_the_same(other: Json, parity: bool) -> None:
+    for rules in ([rule(), other], [other, rule()]):
+        decision = offer(Talk(policy(fragments=rules, parity=parity)), fragment())
+        assert (decision.kind, code(decision)) == (Kind.POLICY_ERROR, "fragment_rules")
+
+
+def test_a_rule_that_the_fragment_is_too_old_for_contradicts_nothing() -> None:
+    newer = rule(minimum_svn="3", includes=["external_processes"])
+    assert offer(Talk(policy(fragments=[newer, rule()])), fragment()).allowed
+    same = rule(includes=["external_processes", "containers"])
+    assert offer(Talk(policy(fragments=[WIDE, same])), fragment()).allowed
+
+
+def test_no_namespace_with_several_sets_of_parameters() -> None:
+    rules = [rule(includes=["namespace"], parameters={"dir": directory}) for directory in ("/a", "/b")]
+    decision = offer(Talk(policy(fragments=rules)), fragment())
+    assert (decision.kind, code(decision)) == (Kind.ERROR, "fragment_rules")
+    assert offer(Talk(policy(fragments=rules[:1])), fragment()).add_module
+
+
+def test_a_rule_without_parameters_gives_none_where_another_gives_some() -> None:
+    rules = [rule(), rule(parameters={"dir": "/given"})]
+    assert attempt(rules, "/given", "west", WITH_DEFAULTS)
+    assert not attempt(rules, "/default", "west", WITH_DEFAULTS)
+
+
+def test_parameters_of_a_rule_that_lacks_a_receipt_count_in_parity_mode_only() -> None:
+    rules = [rule(parameters={"dir": "/other"}, required_receipts=["*"]), rule(parameters={"dir": "/given"})]
+    assert attempt(rules, "/given", "west", WITH_DEFAULTS)
+    assert not attempt(rules, "/other", "west", WITH_DEFAULTS)
+    assert attempt(rules, "/other", "west", WITH_DEFAULTS, parity=True)
+    assert not attempt([rules[0], rule()], "/default", "west", WITH_DEFAULTS)
+
+
+def test_one_rule_must_accept_both_envelope_and_text() -> None:
+    rules = [rule(required_receipts=["*"]), rule(minimum_svn="3")]
+    assert code(offer(Talk(policy(fragments=rules)), fragment())) == "svn"
+    assert offer(Talk(policy(fragments=rules, parity=True)), fragment()).allowed
+
+
+def test_old_policies_give_an_empty_set_of_parameters() -> None:
+    rules = [rule(), rule(parameters={"dir": "/given"})]
+    for directory in ("/given", "/default"):
+        assert attempt(rules, directory, "west", WITH_DEFAULTS, framework_version="0.4.1")
 
 
 def test_a_wrong_parameter_is_reported_where_the_fragment_uses_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 from parma_policy.framework.matching import ambiguous_variables, clean_path
 from parma_policy.framework.narrowing import choose_capabilities, choose_env
 from parma_policy.model import Capabilities, EnvRule, EnvRules
-from parma_policy.patterns import PatternCache, TextPattern, anchored, expression_set
+from parma_policy.patterns import PatternCache, TextPattern, anchored, compile_anchored, expression_set
 from parma_policy.versions import Version, version
 
 ORDERED = ["0.0.1", "0.1.0", "0.9.0", "0.10.0", "1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-a", "1.0.0-a.1", "1.0.0"]
@@ -42,6 +42,14 @@ def test_a_version_is_read_as_rego_reads_it(text: str) -> None:
 def test_a_constant_version_must_be_one() -> None:
     with pytest.raises(ValueError, match=r"1\.2"):
         version("1.2")
+
+
+@pytest.mark.parametrize(
+    ("expression", "good"),
+    [(r"A=\C", False), (r"\\\C", False), (r"\Q\E\C", False), (r"\\C", True), (r"\Q\C\E", True), (r"\Qa\E\Qb\C", True)],
+)
+def test_an_expression_for_any_byte_is_refused_as_the_reference_does(expression: str, good: bool) -> None:
+    assert (compile_anchored(expression) is not None) is good
 
 
 @pytest.mark.parametrize(

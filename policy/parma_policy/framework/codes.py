@@ -298,6 +298,12 @@ CODES: Final = MappingProxyType(
             "Use a newer fragment, or lower minimum_svn.",
             "fragment svn is below the specified minimum",
         ),
+        "fragment_rules": Code(
+            ("load_fragment",),
+            "Several rules of the policy that accept the fragment contradict each other.",
+            "Let all rules for one issuer and feed include the same; no namespace with several sets of parameters.",
+            "",
+        ),
         "svn_type": Code(
             ("load_fragment",),
             "The fragment's security version and the minimum are a number and a semantic version.",

@@ -8,11 +8,14 @@ enough by its envelope, with the receipts required? After: is it new enough by i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
-from parma_policy.framework.decision import Decision, Reason, denied, policy_error, shown
+from parma_policy.framework.decision import Decision, Kind, Reason, denied, policy_error, shown
 from parma_policy.framework.state import LoadedFragment, State
 from parma_policy.framework.view import View, unusable
 from parma_policy.model import ContainerIndex, FragmentRule, SvnValue
+from parma_policy.reader.delegated import INCLUDABLE
 from parma_policy.reader.errors import PolicyTextError
 from parma_policy.reader.fragment import FragmentText, Parameters
 from parma_policy.reader.lists import Items
@@ -34,38 +37,61 @@ def load_fragment(view: View, request: LoadFragment) -> tuple[Decision, State]:
 
 
 def parameter_sets(view: View, request: LoadFragment) -> list[Mapping[str, FrozenJson]]:
-    """The different parameters that the rules accepting the envelope give; none where they say nothing of any."""
+    """The parameters that the rules accepting the envelope give; none where they say nothing of any."""
     rules, _ = _accepting(view, request)
-    return [parameters for parameters in _parameter_sets(rules) if parameters is not None]
+    return _given(_of_feed(view, request) if view.policy.parity else rules)
 
 
 def _load(view: View, request: LoadFragment, rules: Sequence[FragmentRule]) -> tuple[Decision, State]:
+    """``rules`` accept the envelope. The text is judged by all rules of its issuer and feed, which have to agree on
+    what counts of it."""
     fragment = FragmentText.parse(request.rego, parity=view.policy.parity)
-    loaded: list[LoadedFragment] = []
-    includes: set[str] = set()
-    for parameters in _parameter_sets(rules):
-        fitting = [rule for rule in rules if rule.parameters == parameters]
-        accepted, reasons = _new_enough(fragment, fitting, request.header_svn)
-        if not accepted:
-            return denied(_POINT, *reasons), view.state
-        included = frozenset().union(*(rule.includes for rule in accepted))
-        includes |= included
-        loaded.append(_cut_down(request, fragment.items(parameters), included))
+    all_rules = _of_feed(view, request)
+    agreeing, reasons = _new_enough(fragment, all_rules, request.header_svn)
+    if agreeing and not view.policy.parity:
+        agreeing_too, reasons = _new_enough(fragment, rules, request.header_svn)
+        agreeing = agreeing if agreeing_too else []
+        rules = agreeing_too
+    if not agreeing:
+        return denied(_POINT, *reasons), view.state
+    includes = agreeing[0].includes
+    if any(rule.includes.symmetric_difference(includes) & _COUNTING for rule in agreeing):
+        return _contradiction("include different things of this fragment"), view.state
+    given = _given(all_rules if view.policy.parity else rules)
+    if not given and _given(all_rules):
+        return _contradiction("differ in whether they give this fragment parameters"), view.state
+    if len(given) > 1 and "namespace" in includes:
+        text = "a fragment cannot include namespace with several sets of parameters"
+        return replace(denied(_POINT, Reason("fragment_rules", text, text)), kind=Kind.ERROR), view.state
+    loaded = [_cut_down(request, fragment.items(parameters), includes) for parameters in _different(given) or [None]]
     new = [fragment for fragment in loaded if fragment not in view.state.fragments]
     decision = Decision(True, _POINT, add_module="namespace" in includes)
     return decision, view.after(fragments=(*view.state.fragments, *new))
 
 
-def _parameter_sets(rules: Sequence[FragmentRule]) -> list[Parameters]:
-    """The different parameters that the accepting rules give; None for rules without any.
+_COUNTING: Final = frozenset(INCLUDABLE)
 
-    Each set is judged by its own rules only: what one rule includes never meets the parameters of another.
-    """
-    sets: list[Parameters] = []
-    for rule in rules:
-        if rule.parameters not in sets:
-            sets.append(rule.parameters)
-    return sets
+
+def _contradiction(what: str) -> Decision:
+    change = "the rules in fragments for this issuer and feed would have to agree"
+    return policy_error(_POINT, "fragment_rules", f"rules of the policy {what}", change)
+
+
+def _of_feed(view: View, request: LoadFragment) -> list[FragmentRule]:
+    return [rule for rule in view.fragment_rules() if (rule.issuer, rule.feed) == (request.issuer, request.feed)]
+
+
+def _given(rules: Sequence[FragmentRule]) -> list[Mapping[str, FrozenJson]]:
+    return [rule.parameters for rule in rules if rule.parameters is not None]
+
+
+def _different(sets: Sequence[Mapping[str, FrozenJson]]) -> list[Parameters]:
+    """Each set once. The fragment is read with each."""
+    different: list[Parameters] = []
+    for parameters in sets:
+        if parameters not in different:
+            different.append(parameters)
+    return different
 
 
 def _cut_down(request: LoadFragment, items: Items, includes: frozenset[str]) -> LoadedFragment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from parma_policy.model import FragmentRule, SvnValue, TrustListRule
@@ -23,6 +24,7 @@ INCLUDABLE: Final = (
 )
 """What ``includes`` of a fragment may name."""
 
+_NONE: Final[Mapping[str, FrozenJson]] = MappingProxyType({})
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 
 
@@ -35,8 +37,8 @@ def svn_of(value: Value) -> SvnValue | None:
     return int(value) if _WHOLE_NUMBER.fullmatch(value) else Version.parse(value)
 
 
-def fragment_rule(node: Node, *, parity: bool) -> FragmentRule:
-    """One element of ``fragments``."""
+def fragment_rule(node: Node, *, parity: bool, always_parameters: bool = False) -> FragmentRule:
+    """One element of ``fragments``. ``always_parameters``: it gives an empty set where it has none."""
     members = node.members(("issuer", "feed", "minimum_svn", "includes"), ("parameters", "required_receipts"))
     minimum = members["minimum_svn"]
     svn = svn_of(minimum.value)
@@ -48,7 +50,7 @@ def fragment_rule(node: Node, *, parity: bool) -> FragmentRule:
         feed=members["feed"].string(),
         minimum_svn=svn,
         includes=_includes(members["includes"], parity=parity),
-        parameters=_parameters(members),
+        parameters=_parameters(members, _NONE if always_parameters else None),
         required_receipts=receipts.strings() if receipts else (),
     )
 
@@ -61,10 +63,10 @@ def _includes(node: Node, *, parity: bool) -> frozenset[str]:
     return frozenset(names)
 
 
-def _parameters(members: Members) -> Mapping[str, FrozenJson] | None:
+def _parameters(members: Members, otherwise: Mapping[str, FrozenJson] | None) -> Mapping[str, FrozenJson] | None:
     node = members.get("parameters")
     if node is None:
-        return None
+        return otherwise
     try:
         frozen = freeze(node.value)
     except TypeError:

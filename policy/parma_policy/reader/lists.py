@@ -83,11 +83,15 @@ class Items:
         """The lists of a document whose framework version is known."""
         containers = tuple(reader.container(node) for node in list_of(document, "containers", MAX_CONTAINERS))
         current = reader.framework_version >= _LISTS_SINCE
-        whatever = reader.parity and document.package == "policy" and not current
+        old_policy = document.package == "policy" and not current
+        whatever = reader.parity and old_policy
         return cls(
             ContainerIndex(containers),
             tuple(reader.external_process(node) for node in list_of(document, "external_processes")),
-            tuple(fragment_rule(node, parity=reader.parity) for node in list_of(document, "fragments")),
+            tuple(
+                fragment_rule(node, parity=reader.parity, always_parameters=old_policy)
+                for node in list_of(document, "fragments")
+            ),
             tuple(reader.platform_rule(node) for node in list_of(document, "platform_rules") if current),
             _trust_lists_of_any_version(document) if whatever else _trust_lists(document) if current else (),
         )
