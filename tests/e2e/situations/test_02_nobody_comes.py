@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,3 +55,34 @@ def test_death_before_the_container_exists_fails_the_create_and_leaves_nothing(
         # No exit is announced of what never was (a dead shim's containerd tells, as with runc, before it has cleaned
         # up; by now it has).
         assert announced() == []
+
+
+GUARD = 60.0 + 15.0 + 10.0
+"""Seconds: how long a shim waits for a connection, how often it looks, and a busy machine."""
+
+
+def test_a_shim_to_which_nobody_connects_ends_by_itself(own_host: Host, name: str) -> None:
+    """containerd was killed between the answer of `start` and its first connection."""
+    before = Inventory.take(own_host)
+    bundle = own_host.daemon.root / "orphan" / name
+    bundle.mkdir(parents=True)
+    (bundle / "config.json").write_text('{"ociVersion":"1.2.0","annotations":{}}')
+    os.mkfifo(bundle / "log")
+    address = own_host.daemon.address
+    given = {"TTRPC_ADDRESS": f"{address}.ttrpc", "GRPC_ADDRESS": str(address), "MAX_SHIM_VERSION": "2"}
+    flags = ["-namespace", "x", "-address", str(address), "-id", name]
+    done = subprocess.run(
+        [own_host.daemon.root / "bin/containerd-shim-parma-v2", *flags, "start"],
+        cwd=bundle,
+        env={**own_host.daemon.environment(), **given},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    path = Path(json.loads(done.stdout)["address"].removeprefix("unix://"))
+    assert path.exists()
+    assert len(shim(own_host)) == 1
+    wait_until(lambda: not shim(own_host), "the shim to give up", timeout=GUARD)
+    assert not path.exists()
+    shutil.rmtree(bundle.parent)
+    assert_nothing_left(own_host, before)
