@@ -464,9 +464,10 @@ class Group:
     def _process(self, container: ContainerId, exec_id: ExecId, args: tuple[str, ...], launched: Launched) -> Process:
         process = Process(container, exec_id, args, launched.child, launched.pidfd, launched.stdio)
         cgroup = self._host.cgroup(container)
+        earlier = cgroup.oom_kills()  # of processes that are none of this one's
 
         def on_exit(status: int) -> bool:
-            oom_killed = status == _STATUS_KILLED and cgroup.oom_kills() > 0
+            oom_killed = status == _STATUS_KILLED and cgroup.oom_kills() > earlier
             if exec_id.is_init:
                 cgroup.kill()  # with a shared pid namespace the kernel would leave the others running
             return oom_killed

@@ -441,6 +441,19 @@ def test_an_oom_kill_is_told_apart_from_another_kill(rig: Rig, tmp_path: Path) -
     assert (directory / "cgroup.kill").read_text() == "1"  # whoever is left in the container goes too
 
 
+def test_an_exec_that_was_killed_after_an_earlier_want_of_memory_was_not_killed_for_that(
+    rig: Rig, tmp_path: Path
+) -> None:
+    running(rig)
+    directory = tmp_path / CONTAINER
+    directory.mkdir()
+    (directory / "memory.events").write_text("oom 1\noom_kill 1\n")
+    rig.group.execute(execution())
+    rig.runtime.children[1].finish(137)
+    status = rig.group.wait(CONTAINER, ExecId("one"), never)
+    assert (status.code, status.oom_killed) == (137, False)
+
+
 def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
     running(rig, sandbox_container=True)
     rig.group.mount_scratch(MountScratch(OTHER, None, 1 << 20))
