@@ -79,8 +79,10 @@ def exits(host: Host, file: Path) -> Iterator[Callable[[], list[int]]]:
             lines = [line for line in file.read_text().splitlines() if " /tasks/exit " in line]
             return [json.loads(line[line.index("{") :])["exit_status"] for line in lines]
 
-        yield announced
-        events.kill()
+        try:
+            yield announced
+        finally:
+            events.kill()
 
 
 def die_while_running(
@@ -100,11 +102,14 @@ def die_while_running(
         exits(host, events) as announced,
         host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process,
     ):
-        wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
-        strike()
-        assert process.wait(30) == expected
-        wait_until(lambda: bool(announced()), "the exit to be announced")
-        assert announced() == [137]
+        try:
+            wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
+            strike()
+            assert process.wait(30) == expected
+            wait_until(lambda: bool(announced()), "the exit to be announced")
+            assert announced() == [137]
+        finally:
+            process.kill()
     host.remove(name)
     assert_nothing_left(host, before)
 
