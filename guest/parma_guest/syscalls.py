@@ -75,6 +75,11 @@ class Kernel:
         result = self._libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None)
         self._check(result, target)
 
+    def read_head(self, device: str, size: int) -> bytes:
+        """The first bytes of a block device."""
+        with open(device, "rb", buffering=0) as file:
+            return file.read(size)
+
     def unmount(self, target: str) -> None:
         """umount2(2) of exactly this mount point: a symbolic link in its place is an error."""
         self._check(self._libc.umount2(target.encode(), UMOUNT_NOFOLLOW), target)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image layers: dm-verity over a disk of the host, and the file system on it.
 
+The file system is what the verified contents say: erofs, or else ext4.
+
 Every parameter is fixed here or comes from the policy (root hash) or from the request (number of data blocks, which
 the root hash covers: with a wrong number the first read of the tree fails). The superblock that the host's disk
 carries between data and tree is never read. A block that does not verify reads as EIO, each time it is read.
@@ -43,6 +45,9 @@ class Mounter(Protocol):
     def mount(self, source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
         """mount(2)."""
 
+    def read_head(self, device: str, size: int) -> bytes:
+        """The first bytes of a block device."""
+
     def unmount(self, target: str) -> None:
         """umount2(2)."""
 
@@ -64,6 +69,27 @@ def tree_blocks(data_blocks: int) -> int:
 def device_bytes(data_blocks: int) -> int:
     """Data, one superblock (unused), tree."""
     return (data_blocks + 1 + tree_blocks(data_blocks)) * BLOCK
+
+
+class FileSystem(NamedTuple):
+    """How to mount a layer."""
+
+    name: str
+    data: str
+
+
+EXT4: Final = FileSystem("ext4", "noload")
+EROFS: Final = FileSystem("erofs", "")
+
+_EROFS_MAGIC: Final = (1024, bytes.fromhex("e2e1f5e0"))
+"""Where it is, and what: EROFS_SUPER_OFFSET and EROFS_SUPER_MAGIC_V1, little endian. ext4's superblock begins at the
+same place, with a number of inodes; its own magic is elsewhere, so at most one of the two can be mounted."""
+
+
+def file_system(head: bytes) -> FileSystem:
+    """What a layer is, by the first block of its verified contents."""
+    offset, magic = _EROFS_MAGIC
+    return EROFS if head[offset : offset + len(magic)] == magic else EXT4
 
 
 def verity_target(device: str, root_hash: RootHash, data_blocks: int) -> Target:
@@ -106,10 +132,11 @@ class Layers:
             self._kernel.make_directory(request.target, 0o700)
             try:
                 flags = syscalls.MS_RDONLY | syscalls.MS_NODEV
-                self._kernel.mount(verified, request.target, "ext4", flags, "noload")
+                found = file_system(self._kernel.read_head(verified, BLOCK))
+                self._kernel.mount(verified, request.target, found.name, flags, found.data)
             except OSError as error:
                 raise Unavailable(
-                    f"dm-verity: layer {request.root_hash} does not verify, or is not an ext4 file system",
+                    f"dm-verity: layer {request.root_hash} does not verify, or is no ext4 or erofs file system",
                     expected="a disk whose contents have the root hash that the policy names",
                 ) from error
         self._attached[request.target] = _Attached(request.lun, device, name)

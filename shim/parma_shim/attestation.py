@@ -99,6 +99,14 @@ class Attester:
         except OSError:
             return ""
 
+    @property
+    def policy(self) -> bytes:
+        """The policy's bytes; empty where there is none."""
+        try:
+            return (self._directory / files.POLICY).read_bytes()
+        except OSError:
+            return b""
+
     def attach(self, session: Session, policy: bytes) -> None:
         """From now on this VM is asked, for the first time at once.
 

@@ -347,9 +347,7 @@ class ContainerGroup:
         if self._session is None:
             policy = require_policy(self._policy_of(spec), self._config.tee)
             image = verified_image(self._config, end)
-        source = self._start_layers(
-            self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed
-        )
+        source = self._layer_source(spec, policy if self._session is None else self._attester.policy, end)
         try:
             if self._session is None:
                 try:
@@ -393,6 +391,18 @@ class ContainerGroup:
             self._provided(session).provide(copied, spec.guest_id, deadline=end)
         with self._step(end) as deadline:
             guest.create_container(request, deadline=deadline)
+
+    def _layer_source(self, spec: ContainerSpec, policy: bytes, end: float) -> LayerSource:
+        """What containerd offers, where the policy lists it; else a conversion of the image's layers."""
+        if any(mount.type == "erofs" for mount in spec.rootfs):
+            from parma_shim.vm.offered import offered_layers  # few snapshotters offer any
+
+            offered = offered_layers(spec.rootfs, policy, self._log)
+            if offered is not None:
+                return offered
+        return self._start_layers(
+            self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed
+        )
 
     def _limit(self) -> float:
         """Until when anything that is begun now has to be done."""

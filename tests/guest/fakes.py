@@ -48,6 +48,11 @@ class FakeKernel:
         self.owners: dict[str, tuple[int, int]] = {}
         self.broken: set[str] = set()
         self.stuck: set[str] = set()
+        self.heads: dict[str, bytes] = {}
+        """First bytes of devices, where they are not zeros."""
+
+    def read_head(self, device: str, size: int) -> bytes:
+        return self.heads.get(device, b"").ljust(size, b"\0")
 
     def mount(self, source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
         if target in self.broken:

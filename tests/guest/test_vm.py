@@ -76,7 +76,7 @@ COMMANDS = {
 def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[LayerImage, LayerImage, Path]:
     directory = tmp_path_factory.mktemp("layers")
     base = vm.write_layer(directory / "base", vm.layer_tar({"layer": b"base\n", "hidden": b"x"}, busybox=True))
-    top = vm.write_layer(directory / "top", vm.layer_tar({"layer": b"top\n", ".wh.hidden": b""}))
+    top = vm.write_erofs_layer(directory / "top", vm.layer_tar({"layer": b"top\n", ".wh.hidden": b""}))
     with (directory / "scratch").open("wb") as scratch:
         os.truncate(scratch.fileno(), 256 << 20)
     return base, top, directory

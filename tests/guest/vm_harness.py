@@ -6,6 +6,7 @@ There is no shim here: tests play the host themselves, honest or not.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from parma_policy.generate import erofs
+from parma_policy.layers import verity
+from parma_policy.layers.blobs import LayerBlob
 from parma_policy.layers.convert import LayerImage, layer_to_image
 from parma_shim.vm.qmp import Qmp
 from parma_wire import guest_pb2 as pb
@@ -109,6 +113,20 @@ def write_layer(path: Path, tar: bytes) -> LayerImage:
     """The verity image of a layer."""
     with path.open("w+b") as out:
         return layer_to_image(io.BytesIO(tar), out)
+
+
+def write_erofs_layer(path: Path, tar: bytes) -> LayerImage:
+    """The same as containerd makes it: erofs, with a dm-verity tree behind the data."""
+    diff_id = f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    blob = LayerBlob(diff_id, diff_id, "", None, len(tar), opener=lambda: io.BytesIO(tar))
+    erofs.make_image(blob, str(PREFIX / "bin/mkfs.erofs"), path)
+    blocks = path.stat().st_size // verity.BLOCK
+    digests = bytearray()
+    verity.append_digests(digests, path.read_bytes())
+    tree, root_hash = verity.hash_device(digests)
+    with path.open("ab") as file:
+        file.writelines(tree)
+    return LayerImage(root_hash, blocks * verity.BLOCK, path.stat().st_size, blocks, diff_id)
 
 
 # Policies and requests

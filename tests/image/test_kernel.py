@@ -36,6 +36,11 @@ def test_dependencies_are_those_of_symbols_and_those_wanted_first() -> None:
     assert kernel.dependencies(information, {"crc32c"}) == ("scsi_mod", "ecb", "xts_x")
 
 
+def test_what_is_built_in_has_other_names_too() -> None:
+    modinfo = b"crc32c_generic.alias=crc32c\0crc32c_generic.license=GPL\0x.alias=crypto-x-y\0"
+    assert kernel.builtin_aliases(modinfo) == {"crc32c", "crypto_x_y"}
+
+
 def test_signature_is_taken_off() -> None:
     data = builders.module(["name=a"])
     assert kernel.without_signature(builders.signed(data)) == data
@@ -53,6 +58,7 @@ def _kernel(root: Path, modules: dict[str, str]) -> kernel.Kernel:
     folder = root / "usr/lib/modules/1.2"
     (folder / "kernel/drivers").mkdir(parents=True)
     (folder / "modules.builtin").write_text("kernel/crypto/ecb.ko\n")
+    (folder / "modules.builtin.modinfo").write_bytes(b"ecb.license=GPL\0ecb.alias=crypto-ecb\0")
     for name, depends in modules.items():
         data = builders.signed(builders.module([f"depends={depends}"]))
         (folder / f"kernel/drivers/{name}.ko.xz").write_bytes(lzma.compress(data))

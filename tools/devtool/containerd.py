@@ -64,6 +64,7 @@ class PrivateContainerd:
         metrics: str = "",
         wrapper: Sequence[str] = (),
         cri: Callable[[Path], str] | None = None,
+        added_config: str = "",
     ) -> None:
         """
         Args:
@@ -72,6 +73,7 @@ class PrivateContainerd:
             wrapper: a command that executes the daemon in its own place.
             cri: makes the configuration of the CRI plugin for the daemon's directory; without it there is no such
                 plugin.
+            added_config: goes to the end of the daemon's configuration.
         """
         self.binaries = binaries
         self.wrapper = tuple(wrapper)
@@ -86,7 +88,7 @@ class PrivateContainerd:
         text = _CONFIG.format(root=self.root, level=level, metrics=metrics, version=version)
         if cri is not None:
             text = text.replace(_CRI_PLUGINS, "") + cri(self.root)
-        (self.root / "config.toml").write_text(text)
+        (self.root / "config.toml").write_text(text + added_config)
         self.process: subprocess.Popen[bytes] | None = None
         self._write_parma(parma_config or {})
 

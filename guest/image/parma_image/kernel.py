@@ -21,6 +21,7 @@ REQUIRED: Final = (
     "dm-crypt",
     "dm-integrity",
     "overlay",
+    "erofs",  # layers that containerd has made itself
     # Scratch encryption, authenc(hmac(sha256),xts(aes)): with no modprobe in the guest the kernel cannot fetch
     # an algorithm by itself, and waits a minute before it gives up.
     "xts",
@@ -79,6 +80,7 @@ def ordered_modules(kernel: Kernel) -> list[Module]:
     """What to load, each module after everything that it depends on, which is loaded on the same condition."""
     files = _module_files(kernel.modules)
     builtin = {_name(line) for line in (kernel.modules / "modules.builtin").read_text().split()}
+    builtin |= builtin_aliases((kernel.modules / "modules.builtin.modinfo").read_bytes())
     data: dict[str, bytes] = {}
     depends: dict[str, tuple[str, ...]] = {}
 
@@ -98,6 +100,12 @@ def ordered_modules(kernel: Kernel) -> list[Module]:
         Module(name, _plain_path(files[name], kernel.modules), data[name], condition)
         for name, condition in conditions.items()
     ]
+
+
+def builtin_aliases(modinfo: bytes) -> set[str]:
+    """Other names of what is built in, from ``modules.builtin.modinfo``: a module may ask for an algorithm by name."""
+    fields = (entry.partition(b"=") for entry in modinfo.split(b"\0"))
+    return {_name(value.decode()) for key, _, value in fields if key.endswith(b".alias")}
 
 
 def dependencies(information: Mapping[str, list[str]], builtin: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ _HOST_PACKAGES: Final = ("qemu-system-x86", "runc", "cryptsetup-bin", "e2fsprogs
 _SID_PACKAGES: Final = ("vhost-device-vsock", "ovmf-amdsev")
 """Rust and firmware; like sid's containerd they need nothing but a C library of Debian 12. (sid's runc needs more.)"""
 
+_OWN_LIBRARY_PACKAGES: Final = ("erofs-utils",)
+"""From trixie, with a C library of their own: what Debian 12 has is too old for containerd."""
+
 # The host's own C library and compiler run time are used: the dynamic loader is the host's, and must match.
 _EXCLUDED: Final = frozenset(
     ("libc6", "libc-bin", "libgcc-s1", "libstdc++6", "gcc-12-base", "gcc-14-base", "adduser", "passwd", "debconf")
@@ -123,12 +126,14 @@ def _unpack_all(archive: DebianArchive, suite: str, new: Path) -> list[Deb]:
     sid = archive.fetch("sid", _SID_PACKAGES)
     containerd = archive.fetch("sid", ["containerd"])
     containerd_1_7 = archive.fetch("trixie", ["containerd"])
+    own_library = archive.fetch("trixie", _OWN_LIBRARY_PACKAGES, with_dependencies=True)
     archive.log("unpacking the host tools")
     unpack(host, new / "host")
     unpack(sid, new / "sid")
     unpack(containerd, new / "containerd-2")
     unpack(containerd_1_7, new / "containerd-1")
-    return [*host, *sid, *containerd, *containerd_1_7]
+    unpack(own_library, new / "own-library")
+    return [*host, *sid, *containerd, *containerd_1_7, *own_library]
 
 
 def _link_programs(new: Path, final: Path) -> None:
@@ -145,6 +150,7 @@ def _link_programs(new: Path, final: Path) -> None:
     else:
         _launcher(new, final, "usr/sbin/runc", libraries)
     _link(new, "bin/vhost-device-vsock", "sid/usr/bin/vhost-device-vsock", "sid/usr/libexec/vhost-device-vsock")
+    _launcher_with_own_library(new, final / "own-library", "mkfs.erofs")
     _link(new, "share/OVMF.amdsev.fd", *_found(new, "sid", "OVMF.amdsev.fd"))
     for name in _CONTAINERD:
         _link(new, f"containerd-2.1/{name}", f"containerd-2/usr/bin/{name}")
@@ -165,6 +171,14 @@ def _launcher(new: Path, final: Path, program: str, libraries: str) -> None:
     # QEMU looks for its firmware where it was configured to be installed, whatever -L adds.
     arguments = f"-L {final}/share/qemu " if path.name.startswith("qemu-system") else ""
     path.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {final / "host" / real} {arguments}"$@"\n')
+    path.chmod(0o755)
+
+
+def _launcher_with_own_library(new: Path, root: Path, program: str) -> None:
+    libraries = ":".join(str(root / folder) for folder in _LIBRARIES)
+    loader = root / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+    path = new / "bin" / program
+    path.write_text(f'#!/bin/sh\nexec {loader} --library-path {libraries} {root / "usr/bin" / program} "$@"\n')
     path.chmod(0o755)
 
 

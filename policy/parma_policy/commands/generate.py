@@ -113,6 +113,15 @@ def _add_settings(group: Any) -> None:
     group.add_argument(
         "--seccomp-default", metavar="NAME", default="", help="the default seccomp profile to expect, or a file"
     )
+    group.add_argument(
+        "--layer-format",
+        choices=("ext4", "erofs"),
+        default="ext4",
+        help="ext4: as every host converts them; erofs: as containerd 2.3 makes them, where it is set up for that",
+    )
+    group.add_argument(
+        "--mkfs-erofs", metavar="PATH", default="mkfs.erofs", help="the program for --layer-format erofs (%(default)s)"
+    )
     group.add_argument("--seccomp-root", type=Path, metavar="DIR", help="kubelet's directory of seccomp profiles")
     group.add_argument("--compose-env", type=Path, metavar="FILE", **append, help="variables for ${NAME} in Compose")
     group.add_argument("--project-name", metavar="NAME", default="", help="the Compose project's name")

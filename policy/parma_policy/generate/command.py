@@ -18,6 +18,7 @@ from parma_policy.commands.files import write_file
 from parma_policy.generate import capabilities, seccomp_profiles
 from parma_policy.generate.assemble import DEFAULT_SECCOMP, Seccomp
 from parma_policy.generate.documents import decoded, read_file
+from parma_policy.generate.erofs import ErofsReader, Reader
 from parma_policy.generate.hashing import LayerReader, user_cache
 from parma_policy.generate.kubernetes import insert
 from parma_policy.generate.library import Library, Places
@@ -44,13 +45,18 @@ def run(arguments: argparse.Namespace) -> int:
     """The command; errors are ParmaErrors."""
     settings = settings_of(arguments)
     bar = TerminalBar(sys.stderr) if sys.stderr.isatty() else None
-    library = Library(_places(arguments), LayerReader(None if arguments.no_cache else user_cache(), bar=bar))
+    library = Library(_places(arguments), _reader(arguments, bar))
     try:
         made = generate(settings, library)
     finally:
         library.close()
     _put_out(arguments, made)
     return 0
+
+
+def _reader(arguments: argparse.Namespace, bar: TerminalBar | None) -> Reader:
+    reader = LayerReader(None if arguments.no_cache else user_cache(), bar=bar)
+    return ErofsReader(reader, arguments.mkfs_erofs) if arguments.layer_format == "erofs" else reader
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parma_policy import images
-from parma_policy.generate.hashing import LayerReader
+from parma_policy.generate.erofs import Reader
 from parma_policy.generate.references import Reference
 from parma_policy.generate.registry import Registry
 from parma_policy.images import Image, StoredImage
@@ -34,7 +34,7 @@ class Places:
 class Library:
     """Finds and reads images, each once."""
 
-    def __init__(self, places: Places, reader: LayerReader, registry: Registry | None = None) -> None:
+    def __init__(self, places: Places, reader: Reader, registry: Registry | None = None) -> None:
         self._places = places
         self._reader = reader
         self._registry = registry or Registry()

@@ -74,6 +74,7 @@ def _create(
                 oci=spec,
                 terminal=request.terminal,
                 stdin=bool(request.stdin),
+                rootfs=tuple(request.rootfs),
             ),
             deadline=deadline,
         )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
+from parma_shim.api import types_pb2
 from parma_shim.task.hooks import Hook
 from parma_wire import guest_pb2
 
@@ -33,6 +34,8 @@ class ContainerSpec(NamedTuple):
 
     terminal: bool
     stdin: bool
+    rootfs: tuple[types_pb2.Mount, ...] = ()
+    """The mounts that containerd would have the root file system made of."""
 
 
 class GuestProcess(Protocol):
