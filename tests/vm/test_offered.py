@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,7 @@ class Store:
         self.directory = directory
         self.log: list[str] = []
 
-    def layer(
-        self, name: str, root_hash: str, *, blocks: int = 8, tree: int = 2, **metadata: object
-    ) -> types_pb2.Mount:
+    def layer(self, name: str, root_hash: str, *, blocks: int = 8, tree: int = 2, **metadata: Any) -> types_pb2.Mount:
         """A blob of ``blocks`` blocks of data with ``tree`` behind them, its metadata, and the mount that offers it."""
         blob = self.directory / f"{name}.erofs"
         blob.write_bytes(bytes((blocks + tree) * 4096))
@@ -109,9 +108,7 @@ def test_a_layer_in_several_files_is_converted(store: Store) -> None:
         {"hashoffset": 1 << 80},
     ],
 )
-def test_metadata_that_make_no_sense_are_said_and_the_layers_converted(
-    store: Store, metadata: dict[str, object]
-) -> None:
+def test_metadata_that_make_no_sense_are_said_and_the_layers_converted(store: Store, metadata: dict[str, Any]) -> None:
     assert store.offered(store.layer("base", BASE, **metadata)) is None
     assert "cannot be used" in store.log[0]
 
