@@ -95,6 +95,11 @@ def move(index: int, namespace: int, name: str) -> Message:
     return Message(_RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attributes)
 
 
+def set_mac(index: int, mac: bytes) -> Message:
+    """Another hardware address for a link that is down."""
+    return Message(_RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + _attribute(_IFLA_ADDRESS, mac))
+
+
 def set_up(index: int, mtu: int | None = None) -> Message:
     """A link up, with an MTU in bytes."""
     attributes = b"" if mtu is None else _attribute(_IFLA_MTU, struct.pack("=I", mtu))

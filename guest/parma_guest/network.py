@@ -125,6 +125,8 @@ class Network:
     def _bring_up(self, there: Netlink, index: int, interface: Interface) -> None:
         if interface.has_ipv6:
             (self._settings / "ipv6/conf" / interface.name / "disable_ipv6").write_text("0")
+        if interface.new_mac is not None:
+            there.send(netlink.set_mac(index, interface.new_mac))
         there.send(netlink.set_up(index, interface.mtu))
         for item in interface.addresses:
             there.send(

@@ -66,6 +66,8 @@ class Interface(NamedTuple):
     addresses: tuple[InterfaceAddress, ...]
     routes: tuple[Route, ...]
     neighbours: tuple[Neighbour, ...]
+    new_mac: bytes | None = None
+    """What the hardware address is to be."""
 
     @property
     def has_ipv6(self) -> bool:
@@ -101,6 +103,7 @@ def _interface(message: pb.NetworkInterface) -> Interface:
         addresses=tuple(_interface_address(item) for item in message.addresses),
         routes=tuple(_route(item) for item in message.routes),
         neighbours=tuple(Neighbour(_host(item.address), _mac(item.mac)) for item in message.neighbours),
+        new_mac=_mac(message.new_mac) if message.new_mac else None,
     )
     least = MIN_MTU_IPV6 if interface.has_ipv6 else MIN_MTU
     if not least <= interface.mtu <= MAX_MTU:

@@ -132,6 +132,7 @@ class ContainerGroup:
         self._policy_digest = b""
         self._endorsing: Endorsing | None = None
         self._names = Names()
+        self._waiting_cards: list[str] = []
         self._host_files: HostFiles | None = None
         self._killed = False
         self._exit_callbacks: list[ExitCallback] = []
@@ -202,6 +203,8 @@ class ContainerGroup:
             "seconds": seconds,
         }
         call(self._config.python, "hooks", request, timeout=seconds + _HOOKS_GRACE)
+        if self._waiting_cards and state.get("status") == "creating":
+            self._connect_cards(deadline)
 
     def on_vm_exit(self, callback: ExitCallback) -> None:
         """Call back, once for each VM that had been booted, when it has ended for whatever reason."""
@@ -427,7 +430,7 @@ class ContainerGroup:
         vm_spec = launch_spec(self._config, self._place, spec, image, policy)
         namespace = guest_request.network_namespace(spec.oci)
         if not namespace:
-            self._boot_vm(vm_spec, policy, None, end)
+            self._boot_without(vm_spec, policy, guest_request.cards_for_hooks(spec.oci), end)
             return
         from parma_shim.vm.network import Connection  # containers without a network do not need it
 
@@ -441,6 +444,33 @@ class ContainerGroup:
                 self._running().guest.configure_network(connection.request(), deadline=end)
         finally:
             connection.close()
+
+    def _boot_without(self, vm_spec: VmSpec, policy: bytes, cards: int, end: float) -> None:
+        """Without a network, or with ``cards`` for one that hooks will make."""
+        if not cards:
+            self._boot_vm(vm_spec, policy, None, end)
+            return
+        from parma_shim.vm.network import prepare
+
+        prepared = prepare(self._config.python, cards, deadline=end)
+        try:
+            path = f"/proc/self/fd/{prepared.namespace}"
+            vm_spec = vm_spec._replace(
+                network_namespace=path, network_descriptor=prepared.namespace, cards=prepared.cards
+            )
+            self._boot_vm(vm_spec, policy, None, end)
+            self._waiting_cards = [card.mac for card in prepared.cards]
+        finally:
+            prepared.close()
+
+    def _connect_cards(self, deadline: float) -> None:
+        """After hooks have made the network. It goes with QEMU, who alone is in the namespace."""
+        from parma_shim.vm.network import connect_cards
+
+        cards, self._waiting_cards = self._waiting_cards, []
+        request = connect_cards(self._config.python, f"/proc/{self.vm_pid}/ns/net", cards, deadline=deadline)
+        if request.interfaces:
+            self.guest.configure_network(request, deadline=deadline)
 
     def _boot_vm(self, vm_spec: VmSpec, policy: bytes, connection: Connection | None, end: float) -> None:
         config = self._config

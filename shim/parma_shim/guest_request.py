@@ -16,6 +16,7 @@ from parma_shim.host_mounts import HostMount, Names, host_mount, host_mounts
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed
 
+_NERDCTL_NETWORKS: Final = "nerdctl/networks"
 _CONTAINER_TYPE: Final = "io.kubernetes.cri.container-type"
 
 _OWN_MOUNTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -130,6 +131,21 @@ def network_namespace(oci: Document) -> str:
     """The path of the network namespace that the container is to be in; empty for one without a network."""
     namespaces = (oci.get("linux") or {}).get("namespaces") or []
     return next((str(entry.get("path") or "") for entry in namespaces if entry.get("type") == "network"), "")
+
+
+def cards_for_hooks(oci: Document) -> int:
+    """How many interfaces hooks are to make in a network namespace that is the container's own.
+
+    nerdctl says so in an annotation, a list of networks; those that make none have no other beside them.
+    """
+    hooks = oci.get("hooks") or {}
+    if network_namespace(oci) or not (hooks.get("createRuntime") or hooks.get("prestart")):
+        return 0
+    try:
+        networks = json.loads((oci.get("annotations") or {}).get(_NERDCTL_NETWORKS) or "[]")
+    except ValueError:
+        return 0
+    return len([name for name in networks if name not in ("none", "host")]) if isinstance(networks, list) else 0
 
 
 def is_sandbox_container(oci: Document) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.client import Containerd
 from tests.e2e.crashes import kill_all, shim
 from tests.e2e.host import Host, wait_until
 from tests.e2e.networks import Bridge, frames, inside, ip
@@ -76,12 +77,45 @@ def test_two_containers_and_the_host_talk_over_ipv4_and_ipv6(host_21: Host, name
     assert "parma0" not in ip("link", namespace=bridge.members[server])
 
 
+HOOK = """#!/bin/sh
+pid=$(sed 's/.*"pid": *\\([0-9]*\\).*/\\1/')
+set -e
+ip -n {hub} link add hooked type veth peer name eth0 netns $pid
+ip -n {hub} link set hooked master br0 up
+nsenter -t $pid -n ip addr add 10.88.0.9/24 dev eth0
+nsenter -t $pid -n ip -6 addr add fd88::9/64 dev eth0 nodad
+nsenter -t $pid -n ip link set eth0 up
+nsenter -t $pid -n ip route add default via 10.88.0.1
+"""
+
+
+def test_a_hook_makes_the_network_as_nerdctls_does(host_21: Host, name: str, bridge: Bridge, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(HOOK.format(hub=bridge.hub))
+    hook.chmod(0o755)
+    client = Containerd(host_21)
+    arguments = host_21.run_arguments(name, SERVE, "--annotation", 'nerdctl/networks=["bridge"]')
+    created = host_21.daemon.ctr("container", "create", *arguments[1:])
+    assert created.returncode == 0, created.stderr
+    entry = {"path": str(hook), "args": ["hook"], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}
+    client.change_spec(name, lambda spec: spec.update(hooks={"createRuntime": [entry]}))
+    try:
+        client.create(name)
+        client.start(name)
+        for url in ("http://10.88.0.9:8080/busybox", "http://[fd88::9]:8080/busybox"):
+            wait_until(partial(answers, bridge, url), f"the server to answer the host at {url}")
+    finally:
+        client.close()
+        host_21.remove(name)
+    assert "hooked" not in ip("link", namespace=bridge.hub)
+
+
 def test_a_shim_that_is_killed_leaves_no_tap_and_no_redirection(own_host: Host, name: str, bridge: Bridge) -> None:
     path = bridge.member(2)
     start(own_host, name, SLEEP, "--with-ns", f"network:{path}")
     assert "eth0" in redirections(bridge, path)
     kill_all(shim(own_host))
-    wait_until(lambda: own_host.status(name) == "STOPPED", "containerd to notice")
+    wait_until(lambda: own_host.status(name) == "", "containerd to notice, and to have cleaned up")
     own_host.remove(name)
     assert redirections(bridge, path) == ""
     assert "parma0" not in ip("link", namespace=bridge.members[path])

@@ -65,6 +65,8 @@ def mapped(text: str) -> bytes:
 
 HOSTILE = {
     "no mac": {"mac": b""},
+    "new mac of everybody": {"new_mac": b"\xff" * 6},
+    "short new mac": {"new_mac": b"\2"},
     "multicast mac": {"mac": bytes.fromhex("0100000000aa")},
     "zero mac": {"mac": bytes(6)},
     "lo": {"name": "lo"},
@@ -200,6 +202,17 @@ def test_a_card_is_moved_configured_and_brought_up(tmp_path: Path) -> None:
             assert any(line.startswith("192.0.2.0/24 dev eth0 proto static scope link src 10.1.2.3") for line in routes)
             assert "default via fd12::1 dev eth0 proto static metric 1024" in ip("-6", "route", namespace=path)
             assert "10.1.2.1 dev eth0 lladdr 02:00:00:00:00:01 PERMANENT" in ip("neigh", namespace=path)
+
+    away(work)
+
+
+@needs_root
+def test_a_card_may_get_another_hardware_address(tmp_path: Path) -> None:
+    def work() -> None:
+        with network(tmp_path) as (made, path):
+            add_card()
+            made.configure(configure_network(request(interface(new_mac=bytes.fromhex("02000000beef")))))
+            assert "02:00:00:00:be:ef" in ip("link", "show", "dev", "eth0", namespace=path)
 
     away(work)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from parma_shim.guest_request import (
+    cards_for_hooks,
     create_request,
     is_sandbox_container,
     process_request,
@@ -154,3 +155,21 @@ def test_pods_are_recognised() -> None:
     assert not is_sandbox_container({})
     assert shares_pid_namespace({"linux": {"namespaces": [{"type": "pid", "path": "/proc/5/ns/pid"}]}})
     assert not shares_pid_namespace({"linux": {"namespaces": [{"type": "pid"}, {"type": "ipc", "path": "/x"}]}})
+
+
+def test_nerdctls_hooks_want_a_card_for_each_network() -> None:
+    def spec(networks: str, hooks: object, path: str = "") -> dict[str, Any]:
+        namespace = {"type": "network", **({"path": path} if path else {})}
+        return {
+            "annotations": {"nerdctl/networks": networks},
+            "hooks": {"createRuntime": hooks},
+            "linux": {"namespaces": [namespace]},
+        }
+
+    hook = [{"path": "/hook"}]
+    assert cards_for_hooks(spec('["bridge", "other"]', hook)) == 2
+    assert cards_for_hooks(spec('["none"]', hook)) == 0
+    assert cards_for_hooks(spec('["bridge"]', [])) == 0
+    assert cards_for_hooks(spec('["bridge"]', hook, "/run/netns/x")) == 0
+    assert cards_for_hooks(spec("not JSON", hook)) == 0
+    assert cards_for_hooks(spec("{}", hook)) == 0

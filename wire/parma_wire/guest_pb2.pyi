@@ -209,20 +209,22 @@ class NetworkNeighbour(_message.Message):
     def __init__(self, address: _Optional[bytes] = ..., mac: _Optional[bytes] = ...) -> None: ...
 
 class NetworkInterface(_message.Message):
-    __slots__ = ("mac", "name", "mtu", "addresses", "routes", "neighbours")
+    __slots__ = ("mac", "name", "mtu", "addresses", "routes", "neighbours", "new_mac")
     MAC_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    NEW_MAC_FIELD_NUMBER: _ClassVar[int]
     mac: bytes
     name: str
     mtu: int
     addresses: _containers.RepeatedCompositeFieldContainer[NetworkAddress]
     routes: _containers.RepeatedCompositeFieldContainer[NetworkRoute]
     neighbours: _containers.RepeatedCompositeFieldContainer[NetworkNeighbour]
-    def __init__(self, mac: _Optional[bytes] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[NetworkAddress, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[NetworkRoute, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[NetworkNeighbour, _Mapping]]] = ...) -> None: ...
+    new_mac: bytes
+    def __init__(self, mac: _Optional[bytes] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[NetworkAddress, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[NetworkRoute, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[NetworkNeighbour, _Mapping]]] = ..., new_mac: _Optional[bytes] = ...) -> None: ...
 
 class ConfigureNetworkRequest(_message.Message):
     __slots__ = ("interfaces",)

@@ -9,6 +9,10 @@ where they are and are unreachable in it from outside.
 Request: ``{"namespace": path}``. On the socket ``--descriptors``: first a line of JSON with the taps' descriptors,
 ``{"identity", "links": [{"index", "mac"}]}``; then the caller says with one byte that QEMU has them. Answer:
 ``{"interfaces": [...]}``, see `describe`.
+
+Where hooks are to make the network, later, it is two requests. ``{"cards": [mac, ...]}`` makes a namespace with that
+many taps; its descriptor comes behind theirs. ``{"namespace", "cards"}``, once the hooks have run, is as above but for
+the taps, which are there already; each interface then has the ``card`` that is to become it.
 """
 
 from __future__ import annotations
@@ -67,6 +71,9 @@ class Link(NamedTuple):
 
 def connect(request: Document, channel: socket.socket) -> Document:
     """See the module."""
+    cards = [str(mac) for mac in request.get("cards") or []]
+    if cards:
+        return connect_cards(str(request["namespace"]), cards) if "namespace" in request else prepare(cards, channel)
     identity = enter(str(request["namespace"]))
     links = ethernet_links()
     taps = [make_tap() for _ in links]
@@ -84,6 +91,36 @@ def connect(request: Document, channel: socket.socket) -> Document:
             tap = socket.if_nametoindex(name)
             os.close(fd)
             interfaces.append(describe(route, link))
+            redirect(route, link, tap, mtu=interfaces[-1]["mtu"])
+    return {"interfaces": interfaces}
+
+
+def prepare(cards: list[str], channel: socket.socket) -> Document:
+    """A namespace with a tap for each card. Raises Unavailable."""
+    try:
+        netns.leave()
+        namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"cannot make a network namespace: {error.strerror}") from error
+    taps = [make_tap() for _ in cards]
+    head = {"identity": netns.identity(namespace), "links": [{"index": 0, "mac": mac} for mac in cards]}
+    socket.send_fds(channel, [json.dumps(head).encode() + b"\n"], [*(fd for fd, _ in taps), namespace])
+    return {}
+
+
+def connect_cards(path: str, cards: list[str]) -> Document:
+    """What hooks have made of the namespace, with the taps that `prepare` has. Raises Unsupported."""
+    from pyroute2 import IPRoute
+
+    enter(path)
+    links = ethernet_links()
+    if len(links) > len(cards):
+        raise Unsupported(f"hooks made {len(links)} interfaces", expected=f"at most {len(cards)}")
+    interfaces = []
+    with IPRoute() as route:
+        for number, link in enumerate(links):
+            tap = socket.if_nametoindex(_TAP_NAME.decode().replace("%d", str(number)))
+            interfaces.append({**describe(route, link), "card": cards[number]})
             redirect(route, link, tap, mtu=interfaces[-1]["mtu"])
     return {"interfaces": interfaces}
 

@@ -107,7 +107,7 @@ class VirtualMachine:
     ) -> VirtualMachine:
         spawner = _on(executor)
         _write_state(spec.directory, cleanup.HEADER_STARTING, [])
-        if spec.cards:
+        if spec.network_record:
             (spec.directory / netns.RECORD).write_text(spec.network_record)
         wrap = [str(settings.setpriv), "--pdeathsig", "KILL"]
         vsock = open_device(
@@ -129,7 +129,13 @@ class VirtualMachine:
                 [*wrap, *_into_network(settings, spec.network_namespace), str(settings.qemu), *arguments],
                 environment=environment,
                 stderr=errors_theirs,
-                keep=(theirs.fileno(), console_theirs.fileno(), *vsock.keep, *(card.tap for card in spec.cards)),
+                keep=(
+                    theirs.fileno(),
+                    console_theirs.fileno(),
+                    *vsock.keep,
+                    *(card.tap for card in spec.cards),
+                    *_namespace(spec),
+                ),
             )
         except BaseException:
             vsock.close()
@@ -344,6 +350,10 @@ def _on(executor: Executor) -> Spawner:
         )
 
     return start
+
+
+def _namespace(spec: VmSpec) -> tuple[int, ...]:
+    return (spec.network_descriptor,) if spec.network_descriptor >= 0 else ()
 
 
 def _into_network(settings: VmSettings, namespace: str) -> list[str]:

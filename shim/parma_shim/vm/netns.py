@@ -57,6 +57,19 @@ def enter(namespace: int) -> None:
         raise OSError(number, posix.strerror(number))
 
 
+def leave() -> None:
+    """Moves the calling thread to a new network namespace. Raises OSError."""
+    unshare = getattr(posix, "unshare", None)
+    if unshare is not None:
+        unshare(CLONE_NEWNET)
+        return
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, posix.strerror(number))
+
+
 def remove_redirection(file: str) -> None:
     """Remove what the file lists; nothing there is fine, and so is a namespace that is gone."""
     try:

@@ -19,9 +19,9 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from parma_shim.helpers.call import Document, Helper
 from parma_shim.vm import netns
@@ -117,6 +117,42 @@ class Connection:
             os.close(self._taps.pop())
 
 
+class Prepared(NamedTuple):
+    """Cards of a VM whose network hooks will make, and the namespace that both will be in. ``close`` it."""
+
+    cards: tuple[Card, ...]
+    namespace: int
+
+    def close(self) -> None:
+        """QEMU has its own by now."""
+        for descriptor in (*(card.tap for card in self.cards), self.namespace):
+            os.close(descriptor)
+
+
+def prepare(python: Path, count: int, *, deadline: float) -> Prepared:
+    """A namespace with taps. Raises ParmaError."""
+    macs = [b"\2" + os.urandom(5) for _ in range(count)]
+    channel, theirs = socket.socketpair()
+    with channel, theirs:
+        helper = Helper(python, "network", ["--descriptors", str(theirs.fileno())], keep=(theirs.fileno(),))
+        helper.exchange({"cards": [mac.hex(":") for mac in macs]}, deadline=deadline)
+        _, descriptors, _, _ = socket.recv_fds(channel, _MAX_HEAD, MAX_CARDS + 1)
+    if len(descriptors) != count + 1:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise Unavailable("the helper process network made no namespace")
+    cards = tuple(Card(mac.hex(":"), tap) for mac, tap in zip(macs, descriptors[:-1], strict=True))
+    return Prepared(cards, descriptors[-1])
+
+
+def connect_cards(python: Path, namespace: str, macs: Sequence[str], *, deadline: float) -> pb.ConfigureNetworkRequest:
+    """What hooks made there, connected to the cards. Raises ParmaError."""
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        helper = Helper(python, "network", ["--descriptors", str(theirs.fileno())], keep=(theirs.fileno(),))
+        return configuration(helper.exchange({"namespace": namespace, "cards": list(macs)}, deadline=deadline))
+
+
 def configuration(answer: Mapping[str, Any]) -> pb.ConfigureNetworkRequest:
     """The helper's answer as the guest's request. Raises Malformed."""
     try:
@@ -126,8 +162,10 @@ def configuration(answer: Mapping[str, Any]) -> pb.ConfigureNetworkRequest:
 
 
 def _interface(item: Mapping[str, Any]) -> pb.NetworkInterface:
+    card = item.get("card")
     return pb.NetworkInterface(
-        mac=_mac(item["mac"]),
+        mac=_mac(card or item["mac"]),
+        new_mac=_mac(item["mac"]) if card else b"",
         name=item["name"],
         mtu=item["mtu"],
         addresses=[
