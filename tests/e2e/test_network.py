@@ -116,8 +116,8 @@ def test_a_shim_that_is_killed_leaves_no_tap_and_no_redirection(own_host: Host, 
     assert "eth0" in redirections(bridge, path)
     kill_all(shim(own_host))
     wait_until(lambda: own_host.status(name) == "", "containerd to notice, and to have cleaned up")
+    wait_until(lambda: redirections(bridge, path) == "", "the redirection to be removed", timeout=20)
     own_host.remove(name)
-    assert redirections(bridge, path) == ""
     assert "parma0" not in ip("link", namespace=bridge.members[path])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from parma_shim.vm import disks
-from parma_shim.vm.command import Wiring, qemu_arguments
+from parma_shim.vm.command import Card, Wiring, qemu_arguments
 from parma_shim.vm.vsock import KernelVsock, UserVsock
 from parma_snp.launch import qemu_arguments as snp_arguments
 from parma_wire import guest_pb2 as pb
@@ -72,7 +72,8 @@ def command_lines() -> Iterator[list[str]]:
     for vsock in (kernel, user):
         wiring = Wiring(monitor=7, console=8, vsock=vsock)
         for tee, accelerator in (("none", "tcg"), ("emulated", "kvm")):
-            yield qemu_arguments(spec(image, tee=tee), wiring, accelerator=accelerator, data_dir=Path("/data"))
+            connected = spec(image, tee=tee)._replace(cards=(Card("02:00:00:00:00:01", 9),))
+            yield qemu_arguments(connected, wiring, accelerator=accelerator, data_dir=Path("/data"))
         snp = snp_arguments(LAUNCH, QEMU)
         yield qemu_arguments(spec(image, tee="snp"), wiring, accelerator="kvm", data_dir=None, snp=snp)
 
