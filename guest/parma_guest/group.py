@@ -246,6 +246,7 @@ class Group:
                 launched = self._runtime.create(container, spec, plan)
                 init = self._process(container, ExecId(""), request.process.args, launched)
                 undo.add(lambda: self._discard(init))
+                self._require_still_there(request)
                 session.serve(init.pid)
             self._containers[container] = Container(container, init, verdict.stdio, session)
             self._used_ids.add(container)
@@ -437,6 +438,12 @@ class Group:
         if (others and session.listens) or any(other.session.listens for other in others):
             raise Unsupported("endpoints of attestation and a network cannot be had by several containers of a VM")
         return self._network.namespace()
+
+    def _require_still_there(self, request: CreateContainer) -> None:
+        """crun joins namespaces by numbers of processes: had one ended meanwhile, another might have had its number."""
+        for container in (self._sandbox, request.pid_namespace_of):
+            if container is not None and not self._container(container).init.alive:
+                raise FailedPrecondition("a container whose namespaces are shared has stopped meanwhile")
 
     def _prepare_mount(self, mount: MountSpec, sandbox: ContainerId) -> None:
         if mount.type != "bind":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal as signals
 import threading
 from collections.abc import Callable
@@ -60,6 +61,16 @@ class Process:
     def exited(self) -> bool:
         """True once `wait` does not block."""
         return self._child.exited
+
+    @property
+    def alive(self) -> bool:
+        """True as long as its number is surely its own: it has not ended, not even without anybody having noticed."""
+        with self._lock:
+            if self._child.exited or self._pidfd is None:
+                return not self._child.exited
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            return not poll.poll(0)
 
     def wait(self, timeout: float | None = None) -> ExitStatus | None:
         """Blocks until it exits; None when it has not in time."""

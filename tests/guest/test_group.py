@@ -465,6 +465,23 @@ def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
     assert dict(rig.engine.requests)["create_container"]["sandboxDir"] == f"/run/gcs/c/{CONTAINER}/sandboxMounts"
 
 
+def test_a_container_that_joined_a_process_which_ended_meanwhile_is_not_kept(rig: Rig) -> None:
+    running(rig)
+    rig.group.mount_scratch(MountScratch(OTHER, 8, None))
+    rig.group.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
+    launch = rig.runtime.create
+
+    def create(*arguments: Any) -> Any:
+        rig.runtime.children[0].finish(0)  # from here on its number may be another process's
+        return launch(*arguments)
+
+    rig.runtime.create = create  # type: ignore[assignment,method-assign]
+    with pytest.raises(FailedPrecondition, match="stopped meanwhile"):
+        rig.group.create(creation()._replace(container=OTHER, pid_namespace_of=CONTAINER))
+    assert OTHER not in rig.runtime.containers
+    assert not rig.enforcer.poisoned
+
+
 def test_limits_can_be_changed_before_the_start_and_not_after_the_end(rig: Rig) -> None:
     rootfs(rig)
     rig.group.create(creation())

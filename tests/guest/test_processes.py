@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import select
 import signal
 import threading
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ import pytest
 from parma_guest import paths, runtime, users
 from parma_guest.cgroups import UNLIMITED, Cgroup
 from parma_guest.host import GuestHost
+from parma_guest.processes import Process
 from parma_guest.reaper import Child, Reaper
 from parma_guest.runtime import Crun, RuntimeFailed, StdioPlan
+from parma_guest.stdio import Stdio
 from parma_guest.syscalls import Kernel
-from parma_guest.values import User
+from parma_guest.values import ExecId, User
 from parma_wire.errors import DeadlineExceeded, Malformed, NotFound, Unavailable
 from tests.guest.fakes import CONTAINER
 
@@ -282,6 +285,20 @@ def test_the_source_of_a_bind_mount_is_made_below_its_base_without_following_lin
     with pytest.raises(OSError, match="link"):
         host.prepare_bind(str(base), f"{base}/link")
     assert list(outside.iterdir()) == []
+
+
+def test_a_process_that_has_ended_is_not_alive_before_anybody_has_noticed() -> None:
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    pidfd = os.pidfd_open(pid)
+    process = Process(CONTAINER, ExecId(""), ("sleep",), Child(pid), os.dup(pidfd), Stdio())
+    assert process.alive
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 10)[0]
+    assert not process.alive
+    assert not process.exited  # its status is still to be collected, and its number taken until then
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+    process.close()
 
 
 def test_a_process_has_a_home_that_crun_need_not_look_for(root: Path) -> None:
