@@ -50,9 +50,9 @@ class Mount:
     type: str
     options: tuple[str, ...]
     note: str = ""
-    sha256: tuple[tuple[str, str], ...] = ()
+    sha256: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What the host must provide there: path below the source, empty where that is a file, and SHA-256."""
-    updates: bool = False
+    updates: bool = field(default=False, repr=False)
     """Whether the host may change what it has provided."""
 
     def as_object(self) -> dict[str, object]:
