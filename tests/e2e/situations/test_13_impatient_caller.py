@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A caller that does not wait for the boot: what it began goes, and the same name can be used at once."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.e2e import tasks_pb2 as pb
+from tests.e2e.client import Containerd, code_of
+from tests.e2e.crashes import SLEEP, qemu
+from tests.e2e.host import Host, wait_until
+from tests.e2e.inventory import Inventory, assert_nothing_left
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE = 2.0
+"""Seconds: crictl's default, and less than any VM takes to boot here."""
+
+TEARDOWN = 5.0
+
+
+@pytest.mark.parametrize("cancel", [False, True], ids=["time is over", "cancelled"])
+def test_a_create_that_is_given_up_is_undone_and_its_name_is_free(own_host: Host, name: str, cancel: bool) -> None:
+    before, client = Inventory.take(own_host), Containerd(own_host)
+    client.new_container(name, SLEEP)
+    call = client.send("Create", pb.CreateTaskRequest(container_id=name), pb.CreateTaskResponse, timeout=PATIENCE)
+    wait_until(lambda: bool(qemu(own_host)), "the VM to boot", timeout=PATIENCE)
+    if cancel:
+        call.cancel()
+    else:
+        assert code_of(call) == "DEADLINE_EXCEEDED"
+    wait_until(lambda: not qemu(own_host), "the VM to go", timeout=TEARDOWN)
+    client.create(name)
+    client.start(name)
+    client.kill(name, signal.SIGKILL)
+    assert client.wait(name) == 137
+    assert client.delete(name) == 137
+    own_host.remove(name)
+    client.close()
+    assert_nothing_left(own_host, before)
