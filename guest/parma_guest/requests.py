@@ -33,7 +33,7 @@ from parma_guest.values import (
     VolumeName,
     WorkingDirectory,
 )
-from parma_policy import seccomp
+from parma_policy import honoured, seccomp
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Malformed, Unsupported
 from parma_wire.limits import DOCUMENT_CHUNK, MAX_DOCUMENT_BYTES, MAX_POLICY_BYTES, POLICY_CHUNK
@@ -64,19 +64,6 @@ _RLIMITS: Final = frozenset(
 )
 _CAPABILITY: Final = re.compile(r"CAP_[A-Z_]{2,24}", re.ASCII)
 _CPUSET: Final = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,63}", re.ASCII)
-_MOUNT_TYPES: Final = frozenset({"bind", "tmpfs"})
-_PLAIN_OPTIONS: Final = frozenset(
-    (
-        *("ro", "rw", "nosuid", "suid", "nodev", "noexec", "exec", "sync", "dirsync"),
-        *("relatime", "norelatime", "noatime", "strictatime", "nodiratime"),
-        *("bind", "rbind", "private", "rprivate", "slave", "rslave", "shared", "rshared"),
-    )
-)
-_TMPFS_OPTION: Final = re.compile(
-    r"(size=[0-9]{1,15}[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]{1,9}|nr_inodes=[0-9]{1,9})"
-)
-_FORBIDDEN_BELOW: Final = ("/proc", "/sys", "/dev")
-_ALLOWED_BELOW: Final = ("/dev/shm", "/dev/termination-log")  # noqa: S108 - Kubernetes has them there; no device is
 _SYSCTLS: Final = frozenset(
     {
         # Namespaced, and harmless whoever sets them: what Kubernetes calls the safe set.
@@ -423,18 +410,17 @@ def _oom_score(message: pb.Process) -> int | None:
 
 def _mount(message: pb.Mount) -> MountSpec:
     destination = GuestPath(message.destination)
-    forbidden = destination == "/" or any(destination.is_below(place) for place in _FORBIDDEN_BELOW)
-    if forbidden and destination not in _ALLOWED_BELOW:
+    if not honoured.is_place(destination):
         raise Malformed("mount destination is not allowed", expected="neither / nor anything below /proc, /sys, /dev")
-    if message.type not in _MOUNT_TYPES:
-        raise Unsupported(f"mounts of this type are not supported; there are {', '.join(sorted(_MOUNT_TYPES))}")
+    if message.type not in honoured.MOUNT_TYPES:
+        known = ", ".join(sorted(honoured.MOUNT_TYPES))
+        raise Unsupported(f"mounts of this type are not supported; there are {known}")
     source = str(GuestPath(message.source)) if message.type == "bind" else message.source
-    if message.type == "tmpfs" and source not in ("tmpfs", "shm", "none"):
+    if message.type == "tmpfs" and source not in honoured.TMPFS_SOURCES:
         raise Malformed("source of a tmpfs is malformed", expected="tmpfs")
     _at_most(message.options, MAX_MOUNT_OPTIONS, "mount options")
-    for option in message.options:
-        if option not in _PLAIN_OPTIONS and not (message.type == "tmpfs" and _TMPFS_OPTION.fullmatch(option)):
-            raise Malformed("a mount option is not allowed")
+    if honoured.refused_option(message.type, message.options) is not None:
+        raise Malformed("a mount option is not allowed")
     return MountSpec(destination, message.type, source, tuple(message.options))
 
 

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from parma_policy import attestation
 from parma_policy.accounts import Account, resolve
-from parma_policy.generate import seccomp_profiles
+from parma_policy.generate import possible, seccomp_profiles
 from parma_policy.generate.capabilities import changed
 from parma_policy.generate.patterns import Text
 from parma_policy.generate.platforms import Platform
@@ -97,13 +97,13 @@ class Wanted:
 def assemble(wanted: Wanted, image: Image, platform: Platform, *, seccomp_default: str = "") -> Container:
     """The policy's container. ``seccomp_default`` names another default profile than the platform's.
 
-    Raises Malformed or NotFound for what does not fit the image.
+    Raises Malformed or NotFound for what does not fit the image, or cannot be had in the guest.
     """
     bounding = changed(wanted.add, wanted.drop, privileged=wanted.privileged)
     sha256, note = _seccomp(wanted, platform, seccomp_default or platform.seccomp, bounding)
     stop = wanted.stop_signal or image.text("StopSignal")
     no_new_privileges = platform.no_new_privileges if wanted.no_new_privileges is None else wanted.no_new_privileges
-    return Container(
+    container = Container(
         name=wanted.name,
         origin=wanted.origin,
         command=_command(wanted, image),
@@ -122,6 +122,8 @@ def assemble(wanted: Wanted, image: Image, platform: Platform, *, seccomp_defaul
         no_new_privileges=no_new_privileges and not wanted.privileged,
         attestation=tuple(name for name in attestation.NAMES if name in wanted.attestation),
     )
+    possible.check(container)
+    return container
 
 
 def health_check_commands(test: Sequence[str]) -> tuple[Exec, ...]:

@@ -7,7 +7,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from parma_policy.generate.erofs import ErofsReader, Reader
 from parma_policy.generate.hashing import LayerReader, user_cache
 from parma_policy.generate.kubernetes import insert
 from parma_policy.generate.library import Library, Places
+from parma_policy.generate.patterns import quoted
 from parma_policy.generate.policy import Fragment, Mount, Switches
 from parma_policy.generate.progress import TerminalBar
 from parma_policy.generate.provided import ProvidedFiles, parse_pin
@@ -36,6 +37,19 @@ T = TypeVar("T")
 
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
 _PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
+_MANY: Final = ("compose", "kubernetes", "confcom")
+_ONLY_FOR: Final = {
+    "ignore_field": _MANY,
+    "only": _MANY,
+    "together": _MANY,
+    "compose_env": ("compose",),
+    "project_name": ("compose",),
+    "seccomp_root": ("kubernetes",),
+    "sandbox_image": ("kubernetes",),
+}
+"""Options by the sources for which they count; the others count for all."""
+_OF_THE_PLATFORM: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""Where the guest knows what is mounted by its place."""
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", re.ASCII)
 _MAX_ANNOTATIONS: Final = 256 * 1024
 """Kubernetes' limit for all annotations of an object, in bytes."""
@@ -69,6 +83,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         raise Malformed(f"--{given[0]} and --{given[1]} are given", expected="one source")
     if given:
         _refuse_image_options(arguments)
+    _refuse_options_of_others(arguments, given[0] if given else "image")
     options = _container_options(arguments)
     return Settings(
         image=None if given else _image_name(arguments),
@@ -104,6 +119,15 @@ def _refuse_image_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name):
             option = name.replace("_", "-")
             raise Malformed(f"--{option} is about an image", hint="say it in the source itself")
+
+
+def _refuse_options_of_others(arguments: argparse.Namespace, source: str) -> None:
+    """What does not count for this source is an error: an option is never dropped in silence."""
+    for name, sources in _ONLY_FOR.items():
+        if getattr(arguments, name) and source not in sources:
+            option = name.replace("_", "-")
+            expected = " or ".join(f"--{other}" for other in sources)
+            raise Malformed(f"--{option} says nothing about --{source}", expected=expected)
 
 
 def _image_name(arguments: argparse.Namespace) -> str:
@@ -189,7 +213,8 @@ def _container_options(arguments: argparse.Namespace) -> dict[str, ContainerOpti
     add(arguments.exec, lambda text: ContainerOptions(execs=(command_line(text),)))
     add(arguments.signal, lambda text: ContainerOptions(signals=(signal_number(text),)))
     add(arguments.attestation, lambda text: ContainerOptions(attestation=(_attestation(text),)))
-    add(arguments.mount, lambda text: ContainerOptions(mounts=(parse_mount(text),)))
+    host_paths = frozenset(arguments.allow_host_path)
+    add(arguments.mount, lambda text: ContainerOptions(mounts=(of_host(parse_mount(text), host_paths),)))
     if arguments.no_stdio:
         found[EVERY_CONTAINER] = replace(found.get(EVERY_CONTAINER, ContainerOptions()), stdio=False)
     return found
@@ -226,6 +251,18 @@ def parse_mount(text: str) -> Mount:
         raise Malformed(f"mount {text!r} lacks a source or destination")
     options = tuple(option for option in given.get("options", "").split(":") if option)
     return Mount(given["destination"], given["source"], given.get("type", ""), options, "asked for on the command line")
+
+
+def of_host(mount: Mount, host_paths: Set[str]) -> Mount:
+    """A bind mount of a path of the host, by the name that it has in the guest. Raises Malformed where not allowed."""
+    path = mount.source.rstrip("/") or mount.source
+    if mount.type != "bind" or not path.startswith("/"):
+        return mount
+    if path not in host_paths:
+        hint = f"allow it with --allow-host-path {path}, or name a source in the guest (sandbox://...)"
+        raise Malformed(f"{path} is of the host, which can change it at any time", hint=hint)
+    place = mount.destination if mount.destination in _OF_THE_PLATFORM else f"/host{path.rstrip('/')}"
+    return replace(mount, source=f"sandbox://{quoted(place)}")
 
 
 def _fragment(text: str) -> Fragment:

@@ -12,17 +12,21 @@ there unless it says ``"required": false``.
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from parma_policy.generate import capabilities, documents
-from parma_policy.generate.assemble import Variable, Wanted
+from parma_policy.generate import capabilities, documents, seccomp_profiles
+from parma_policy.generate.assemble import Seccomp, Variable, Wanted
 from parma_policy.generate.nodes import Fields, Node
 from parma_policy.generate.patterns import Text
 from parma_policy.generate.policy import Exec, Fragment, Mount
 from parma_policy.generate.problems import Problems
 from parma_policy.generate.source import OptionsOf, SourceContainer, Unit
 from parma_policy.patterns import compile_anchored
+from parma_wire.errors import ParmaError
 
 _SOURCES: Final = {
     "azureFile": "sandbox:///tmp/atlas/azureFileVolume/.+",
@@ -31,6 +35,8 @@ _SOURCES: Final = {
     "gitRepo": "sandbox:///tmp/atlas/gitRepoVolume/.+",
 }
 _MAX_ID: Final = 2**31 - 1
+_MAX_SIGNAL: Final = 64
+_PROBES: Final = ("readinessProbe", "livenessProbe")
 
 
 def read(path: Path, problems: Problems, options: OptionsOf) -> list[Unit]:
@@ -88,10 +94,11 @@ def _made(node: Node, name: str, image: str, fields: Fields, mounts: str, option
         drop=secured.drop,
         privileged=secured.privileged or elevated,
         no_new_privileges=secured.no_new_privileges,
+        seccomp=secured.seccomp,
         read_only=secured.read_only,
         working_dir=fields.maybe_text("workingDir") or None,
         mounts=tuple(mount for item in fields.items(mounts) if (mount := _mount(item)) is not None),
-        execs=tuple(_exec(item) for item in fields.items("execProcesses")),
+        execs=(*map(_exec, fields.items("execProcesses")), *_probes(fields)),
         stdio=fields.flag("allowStdioAccess", default=True),
     )
     return SourceContainer(node, name, image, f"confcom {node.path}", wanted, chosen)
@@ -99,16 +106,20 @@ def _made(node: Node, name: str, image: str, fields: Fields, mounts: str, option
 
 def _variable(node: Node) -> Variable:
     with node.fields() as fields:
-        name, value = fields.needed_text("name"), fields.text("value")
+        name, value, secure = fields.needed_text("name"), fields.text("value"), fields.text("secureValue")
         regex = fields.flag("regex")
         strategy = fields.text("strategy", "re2" if regex else "string")
         required = fields.flag("required", default=True)
+    if value and secure:
+        node.problem("both value and secureValue are given")
+    value = value or secure
     if strategy not in ("string", "re2"):
         node.problem(f"strategy {strategy} is not known")
     if strategy == "re2" and compile_anchored(value) is None:
         node.problem("RE2 refuses this expression")
     text = Text.matching(value) if strategy == "re2" else Text.of(value)
-    return Variable(name, text, "environmentVariables", required=required)
+    note = "environmentVariables" + (", a secret: who reads the policy reads it" if secure else "")
+    return Variable(name, text, note, required=required)
 
 
 def _mount(node: Node) -> Mount | None:
@@ -124,8 +135,30 @@ def _mount(node: Node) -> Mount | None:
 
 def _exec(node: Node) -> Exec:
     with node.fields() as fields:
-        fields.ignore("signals")  # those that end a process are always allowed
-        return Exec(fields.texts("command"), "execProcesses")
+        signals = tuple(item.integer(1, _MAX_SIGNAL) for item in fields.items("signals"))
+        return Exec(_command(fields), "execProcesses", signals)
+
+
+def _command(fields: Fields) -> tuple[str, ...]:
+    words = fields.texts("command")
+    if not words:
+        fields.node.problem("no command")
+    return words
+
+
+def _probes(fields: Fields) -> Iterator[Exec]:
+    for name in _PROBES:
+        probe = fields.child(name)
+        if probe is None:
+            continue
+        with probe:
+            # How often, and what is asked over the network, is the host's side.
+            probe.ignore("httpGet", "initialDelaySeconds", "periodSeconds", "failureThreshold")
+            probe.ignore("successThreshold", "timeoutSeconds")
+            action = probe.child("exec")
+        if action is not None:
+            with action:
+                yield Exec(_command(action), name)
 
 
 class _Security:
@@ -138,6 +171,7 @@ class _Security:
         self.privileged = False
         self.read_only = False
         self.no_new_privileges: bool | None = None
+        self.seccomp: Seccomp | None = None
         self.add: tuple[str, ...] = ()
         self.drop: tuple[str, ...] = ()
 
@@ -154,9 +188,26 @@ def _security(fields: Fields | None) -> _Security:
         found.read_only = fields.flag("readOnlyRootFilesystem")
         escalation = fields.maybe_flag("allowPrivilegeEscalation")
         found.no_new_privileges = None if escalation is None else not escalation
+        profile = fields.get("seccompProfile")
+        if profile is not None:
+            found.seccomp = _seccomp(profile)
         inner = fields.child("capabilities")
     if inner is not None:
         with inner:
             found.add = capabilities.read(inner.items("add"))
             found.drop = capabilities.read(inner.items("drop"))
     return found
+
+
+def _seccomp(node: Node) -> Seccomp | None:
+    """The profile is written in base64; an empty one is none."""
+    text = node.text()
+    if not text:
+        return None
+    try:
+        return Seccomp("file", seccomp_profiles.of_text(base64.b64decode(text, validate=True), "the profile"))
+    except binascii.Error:
+        node.problem("not base64")
+    except ParmaError as error:
+        node.problem(str(error))
+    return None

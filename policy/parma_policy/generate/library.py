@@ -62,8 +62,14 @@ class Library:
         return bool(self._places.archives)
 
     def archived(self, name: str = "") -> Image:
-        """The image in the first archive: its only one, or the one with ``name`` in its labels. Raises as ``image``."""
-        return images.read(images.in_archive(self._places.archives[0], name), name, self._reader)
+        """The image in the first archive: its only one, or the one that ``name`` stands for. Raises as ``image``."""
+        path = self._places.archives[0]
+        if not name:
+            return images.read(images.in_archive(path), name, self._reader)
+        reference = Reference.parse(name)
+        stored = _in_archive(path, reference) or images.in_archive(path, name)  # the latter says what there is
+        _check_digest(reference, stored)
+        return images.read(stored, name, self._reader)
 
     def check_all_used(self) -> None:
         """Raises NotFound for a file that was given for a name which no source uses."""

@@ -74,6 +74,8 @@ class Exec:
 
     command: tuple[str, ...]
     note: str = ""
+    signals: tuple[int, ...] = ()
+    """More that it may get than the container's own processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ class Container:
             "layers": list(self.layers),
             "mounts": [Noted(mount.as_object(), mount.note) for mount in self.mounts],
             "exec_processes": [
-                Noted({"command": list(run.command), "signals": signals}, run.note) for run in self.execs
+                Noted({"command": list(run.command), "signals": sorted({*signals, *run.signals})}, run.note)
+                for run in self.execs
             ],
             "signals": signals,
             "user": self.user.as_object(),

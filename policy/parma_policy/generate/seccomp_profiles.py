@@ -27,14 +27,18 @@ def names() -> tuple[str, ...]:
 
 def from_file(path: Path) -> str:
     """The SHA-256 of the profile in a file. Raises NotFound, and Malformed or Unsupported for what is none."""
-    data = read_file(path, "seccomp profile")
+    return of_text(read_file(path, "seccomp profile"), str(path))
+
+
+def of_text(data: bytes, name: str) -> str:
+    """The SHA-256 of a profile; ``name`` is for errors. Raises Malformed or Unsupported for what is none."""
     try:
         profile = seccomp.parse(data)
     except ParmaError as error:
         hint = "it must be the linux.seccomp object of the OCI runtime-spec, not Docker's template for it"
-        raise type(error)(f"{path}: {error.message}", expected=error.expected, hint=hint) from None
+        raise type(error)(f"{name}: {error.message}", expected=error.expected, hint=hint) from None
     if profile is None:
-        raise Malformed(f"{path} is empty", expected="the linux.seccomp object of the OCI runtime-spec")
+        raise Malformed(f"{name} is empty", expected="the linux.seccomp object of the OCI runtime-spec")
     return profile.sha256()
 
 

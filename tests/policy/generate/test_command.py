@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parma_policy.generate import Mount
-from parma_policy.generate.command import parse_mount
+from parma_policy.generate.command import of_host, parse_mount
 from parma_policy.generate.layer_facts import account_files
 from parma_policy.layers.convert import root_hash
 from parma_policy.reader import load
@@ -42,7 +42,8 @@ def test_generate_takes_every_option(tmp_path: Path) -> None:
     out = tmp_path / "policy.rego"
     options = ["--command", '["/bin/sh", "-c", "x"]', "--exec", '["/bin/true"]', "--exec", '["/bin/false"]']
     options += ["--env", "A=1", "--signal", "USR2", "--signal", "30", "--user", "app", "--cwd", "/w", "--no-stdio"]
-    options += ["--mount", "type=bind,src=/a,dst=/b,options=rbind:ro", "--no-properties", "--runtime-logging"]
+    options += ["--mount", "type=bind,src=/a.d,dst=/b,options=rbind:ro", "--allow-host-path", "/a.d"]
+    options += ["--no-properties", "--runtime-logging"]
     source = archive(tmp_path / "image.tar", [BASE])
     assert parma("policy", "generate", "--image-archive", source, *options, "--out", out) == 0
     loaded = load(out.read_bytes())
@@ -52,7 +53,7 @@ def test_generate_takes_every_option(tmp_path: Path) -> None:
     assert container.env_rules.accepts("A=1")
     assert {12, 30} <= container.signals
     assert (container.working_dir, container.allow_stdio_access) == ("/w", False)
-    assert container.mounts[0].destination == "/b"
+    assert (container.mounts[0].destination, container.mounts[0].source) == ("/b", "sandbox:///host/a\\.d")
     assert (loaded.flags.allow_properties_access, loaded.flags.allow_runtime_logging) == (False, True)
     assert out.stat().st_mode & 0o777 == 0o644
     assert {path.name for path in tmp_path.iterdir()} == {"policy.rego", "image.tar"}
@@ -74,6 +75,51 @@ def test_a_layer_that_is_not_what_the_image_says_is_refused(tmp_path: Path) -> N
 def test_generate_without_an_image_is_an_error(options: list[str], error: type[Exception]) -> None:
     with pytest.raises(error):
         parma("policy", "generate", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--ignore-field", "x"], "--ignore-field says nothing about --image"),
+        (["--only", "x"], "--only"),
+        (["--together"], "--together"),
+        (["--compose-env", "x"], "expected --compose"),
+        (["--project-name", "x"], "expected --compose"),
+        (["--seccomp-root", "x"], "expected --kubernetes"),
+        (["--sandbox-image", "x"], "expected --kubernetes"),
+        (["--cwd", "w"], "the working directory 'w'"),
+        (["--cwd", "/w/.."], "the working directory"),
+        (["--mount", "type=bind,src=/a,dst=/b"], "--allow-host-path /a"),
+        (["--mount", "type=nfs,src=a,dst=/b"], "type 'nfs'"),
+        (["--mount", "type=tmpfs,src=a,dst=/b"], "a tmpfs has no source"),
+        (["--mount", "type=tmpfs,src=tmpfs,dst=/b,options=dev"], "option 'dev'"),
+        (["--mount", "type=tmpfs,src=tmpfs,dst=/dev/x"], "the mount at '/dev/x'"),
+        (["--mount", "type=tmpfs,src=tmpfs,dst=/b/../c"], "the mount at '/b/../c'"),
+    ],
+)
+def test_what_cannot_count_is_not_dropped(tmp_path: Path, options: list[str], says: str) -> None:
+    source = archive(tmp_path / "image.tar", [BASE])
+    with pytest.raises(Malformed) as caught:
+        parma("policy", "generate", "--image-archive", source, *options)
+    assert says in str(caught.value)
+
+
+def test_the_platforms_files_are_known_by_their_place() -> None:
+    mount = Mount("/etc/resolv.conf", "/run/x", "bind", ("bind",))
+    assert of_host(mount, {"/run/x"}).source == "sandbox:///etc/resolv\\.conf"
+    assert of_host(Mount("/t", "tmpfs", "tmpfs", ()), set()).source == "tmpfs"
+
+
+@pytest.mark.parametrize("name", ["x:1", "docker.io/library/x:1", "docker.io/x:1"])
+def test_an_archive_is_searched_for_every_spelling_of_a_name(tmp_path: Path, name: str) -> None:
+    source = archive(tmp_path / "image.tar", [BASE])
+    assert parma("policy", "generate", "--image-archive", source, "--image", name, "--out", tmp_path / "o") == 0
+
+
+def test_an_archive_without_the_named_image_says_what_it_has(tmp_path: Path) -> None:
+    source = archive(tmp_path / "image.tar", [BASE])
+    with pytest.raises(NotFound, match="it holds: x:1"):
+        parma("policy", "generate", "--image-archive", source, "--image", "y:1")
 
 
 @pytest.mark.parametrize("command", ["/bin/sh", "[]", "[1]", '{"a": 1}', "["])
@@ -185,7 +231,7 @@ def test_options_that_make_no_sense_are_errors(tmp_path: Path, options: list[str
 def test_options_count_for_all_or_for_one_container(tmp_path: Path) -> None:
     arguments = [*compose(tmp_path, "a", "b"), "--out-dir", tmp_path / "out"]
     options = ["--env", "A=1:2", "--env", "b:B=1", "--exec", 'b:["/x:y"]', "--signal", "a:USR2", "--no-stdio"]
-    options += ["--mount", "type=tmpfs,src=tmpfs,dst=/t,options=a:b", "--attestation", "b:/aa/token"]
+    options += ["--mount", "type=tmpfs,src=tmpfs,dst=/t,options=ro:noexec", "--attestation", "b:/aa/token"]
     assert parma("policy", "generate", *arguments, *options) == 0
     first, second = (load((tmp_path / f"out/{name}.rego").read_bytes()).containers.containers[0] for name in "ab")
     assert first.env_rules.accepts("A=1:2")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parma_policy.generate import seccomp_profiles
 from parma_policy.generate.problems import SourceError
 from parma_policy.generate.run import Settings
 from tests.policy.generate.sources import accepts, containers, loaded, policies
@@ -70,9 +72,43 @@ def test_fragments_become_rules(tmp_path: Path) -> None:
     assert (rule.issuer, rule.feed, rule.includes) == (fragment["issuer"], "f/g", frozenset(["containers"]))
 
 
+def test_probes_signals_secrets_and_the_profile_are_taken(tmp_path: Path) -> None:
+    profile = b'{"defaultAction": "SCMP_ACT_ALLOW"}'
+    given = newer(
+        execProcesses=[{"command": ["/e"], "signals": [18, 9]}],
+        livenessProbe={"exec": {"command": ["/live"]}, "periodSeconds": 5},
+        readinessProbe={"httpGet": {"path": "/", "port": 80}},
+        environmentVariables=[{"name": "S", "secureValue": "hidden"}],
+        securityContext={"seccompProfile": base64.b64encode(profile).decode()},
+    )
+    (made,) = policies(settings(tmp_path, given))
+    (container,) = containers(made)
+    asked, probe = container.exec_processes
+    assert (asked.command, probe.command) == (("/e",), ("/live",))
+    assert 18 in asked.signals
+    assert 18 not in probe.signals | container.signals
+    assert accepts(container, "S=hidden")
+    (tmp_path / "profile.json").write_bytes(profile)
+    assert container.seccomp_profile_sha256 == seccomp_profiles.from_file(tmp_path / "profile.json")
+
+
+def test_an_empty_profile_is_none(tmp_path: Path) -> None:
+    (made,) = policies(settings(tmp_path, newer(securityContext={"seccompProfile": ""})))
+    assert containers(made)[0].seccomp_profile_sha256 == ""
+
+
 @pytest.mark.parametrize(
     ("container", "top", "path"),
     [
+        (newer(execProcesses=[{"command": ["/e"], "signals": [65]}]), {}, "execProcesses[0].signals[0]"),
+        (newer(execProcesses=[{"signals": [9]}]), {}, "execProcesses[0]: no command"),
+        (newer(livenessProbe={"exec": {}}), {}, "livenessProbe.exec: no command"),
+        (newer(readinessProbe={"grpc": {}}), {}, "readinessProbe.grpc"),
+        (newer(securityContext={"seccompProfile": "?"}), {}, "seccompProfile: not base64"),
+        (newer(securityContext={"seccompProfile": "e30="}), {}, "securityContext.seccompProfile: the profile"),
+        (newer(environmentVariables=[{"name": "A", "value": "x", "secureValue": "y"}]), {}, "both value and secureV"),
+        (newer(workingDir="relative"), {}, "containers[0]: the working directory"),
+        (newer(volumeMounts=[{"mountPath": "/proc/x", "mountType": "emptyDir"}]), {}, "'/proc/x'"),
         (newer(), {"version": "2.0"}, "only version 1.0"),
         (newer(), {"scenario": "vn2"}, "scenario"),
         (newer(), {"resources": []}, "an ARM template"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ from tests.policy.generate.make_vectors import cases, run_case
 
 # A released rule set never changes: policies made with it must stay the same.
 RULE_SETS = {
-    "ctr-1": "7e36a51ff855d271",
-    "nerdctl-1": "7e8bf26d46ec84a0",
-    "kubernetes-1": "351abcca7632e8bb",
-    "aci-1": "46f13c990cc73b6f",
+    "ctr-1": "7723e34d304225e1",
+    "nerdctl-1": "95c251d72b68fd2d",
+    "kubernetes-1": "c5d94cb59dda2f32",
+    "aci-1": "9c5d07ba0c1667f7",
 }
 
 
@@ -39,8 +40,10 @@ def test_the_policies_are_those_of_the_golden_case(case: Path, tmp_path: Path) -
 
 
 def test_a_released_rule_set_never_changes() -> None:
-    found = {name: hashlib.sha256(repr(platforms.load(name)).encode()).hexdigest()[:16] for name in platforms.names()}
-    assert found == RULE_SETS
+    text = resources.files("parma_policy.generate").joinpath("data/platforms.json").read_text("utf-8")
+    found = {name: json.dumps(members, sort_keys=True).encode() for name, members in json.loads(text).items()}
+    assert tuple(found) == platforms.names()
+    assert {name: hashlib.sha256(members).hexdigest()[:16] for name, members in found.items()} == RULE_SETS
 
 
 @pytest.mark.parametrize("version", seccomp_profiles.names())

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from parma_policy.generate.kubernetes.volumes import is_canonical
 from parma_policy.generate.nodes import Fields, Node
 from parma_policy.generate.patterns import quoted
 from parma_policy.generate.policy import Mount
+from parma_policy.generate.possible import is_canonical
 
 _TMPFS_DEFAULTS: Final = ("noexec", "nosuid", "nodev")
 _OPPOSITES: Final = {

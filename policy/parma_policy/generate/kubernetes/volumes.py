@@ -16,6 +16,7 @@ from parma_policy.generate.kubernetes.workloads import LETTER
 from parma_policy.generate.nodes import Fields, Node
 from parma_policy.generate.patterns import quoted
 from parma_policy.generate.policy import Mount
+from parma_policy.generate.possible import is_canonical
 
 _HOST_PATH: Final = "host-path"
 _KINDS: Final = {
@@ -154,8 +155,3 @@ def _source(name: str, volume: Volume, part: str) -> str:
     if volume.kind == _HOST_PATH:
         return f"sandbox:///host{quoted(volume.path)}"
     return f"sandbox:///volumes/{volume.kind}/{quoted(name)}"
-
-
-def is_canonical(path: str) -> bool:
-    """What the guest takes as the destination of a mount."""
-    return path.startswith("/") and not any(part in ("", ".", "..") for part in path.split("/")[1:])
