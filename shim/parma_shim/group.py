@@ -223,8 +223,13 @@ class ContainerGroup:
         if machine is not None:
             machine.kill()
 
-    def create_container(self, spec: ContainerSpec, *, deadline: float | None = None) -> None:
+    def create_container(
+        self, spec: ContainerSpec, *, deadline: float | None = None, on_running: Callable[[], None] = lambda: None
+    ) -> None:
         """Create a container, up to and without its start; boots the VM if there is none.
+
+        Args:
+            on_running: called once the VM runs, before any file of the host is read and the container created.
 
         Raises Denied, NotFound, Unavailable, DeadlineExceeded, ...; everything is undone then.
         """
@@ -236,7 +241,7 @@ class ContainerGroup:
             undo = Undo()
             began = time.monotonic()
             try:
-                self._create(spec, undo, end)
+                self._create(spec, undo, end, on_running)
             except BaseException:
                 self._roll_back(undo)
                 raise
@@ -327,12 +332,13 @@ class ContainerGroup:
         own_pids = not is_pod and not guest_request.shares_pid_namespace(spec.oci)
         return _Container(spec.guest_id, undo, is_pod, own_pids)
 
-    def _create(self, spec: ContainerSpec, undo: Undo, end: float) -> None:
+    def _create(self, spec: ContainerSpec, undo: Undo, end: float, on_running: Callable[[], None]) -> None:
         documents = documents_from_annotations(spec.oci.get("annotations") or {}, self._config.fragment_dirs)
         if guest_request.is_sandbox_container(spec.oci):
             self._create_pod(spec, documents, end)
+            on_running()
         else:
-            self._create_container(spec, documents, undo, end)
+            self._create_container(spec, documents, undo, end, on_running)
 
     def _create_pod(self, spec: ContainerSpec, documents: Sequence[SignedDocument], end: float) -> None:
         """The pause image is not needed: what keeps a pod together is part of the guest's own image."""
@@ -345,7 +351,12 @@ class ContainerGroup:
         session.guest.create_sandbox(guest_request.sandbox_request(spec.oci, guest_id=spec.guest_id), deadline=end)
 
     def _create_container(
-        self, spec: ContainerSpec, documents: Sequence[SignedDocument], undo: Undo, end: float
+        self,
+        spec: ContainerSpec,
+        documents: Sequence[SignedDocument],
+        undo: Undo,
+        end: float,
+        on_running: Callable[[], None],
     ) -> None:
         if self._session is None:
             policy = require_policy(self._policy_of(spec), self._config.tee)
@@ -389,6 +400,7 @@ class ContainerGroup:
         )
         if self._endorsing is not None:
             self._endorsing.wait(end)
+        on_running()  # hooks write /etc/hosts, so the files come after them
         copied = guest_request.copied_mounts(spec.oci, self._names)
         if copied:
             self._provided(session).provide(copied, spec.guest_id, deadline=end)

@@ -246,14 +246,19 @@ class FakeGroup:
         self.status: dict[str, Any] = {}
         self.status_document = ""
         self.on_create: Callable[[ContainerSpec], None] = lambda _spec: None
+        self.on_created: Callable[[ContainerSpec], None] = lambda _spec: None
         self.on_delete: Callable[[str], None] = lambda _container_id: None
         self.on_attest: Callable[[], None] = lambda: None
         self._callbacks: list[Callable[[int | None], None]] = []
         self._streams = ttrpc.Server()
         self._streams.register(guest_pb2.DESCRIPTOR.services_by_name["Streams"], FakeStreams(self.guest))
 
-    def create_container(self, spec: ContainerSpec, *, deadline: float | None) -> None:
+    def create_container(
+        self, spec: ContainerSpec, *, deadline: float | None, on_running: Callable[[], None] = lambda: None
+    ) -> None:
         self.on_create(spec)
+        on_running()
+        self.on_created(spec)
         self.guest.create(spec)
         self.created.append(spec)
 

@@ -17,7 +17,8 @@ import pytest
 from parma_shim.api import task_pb2
 from parma_shim.helpers.call import call
 from parma_shim.task import hooks
-from parma_wire.errors import FailedPrecondition, Malformed, Unavailable, Unsupported
+from parma_shim.task.ports import ContainerSpec
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable, Unsupported
 from tests.shim.support import LIFE, SPEC, Rig
 
 PYTHON = Path(sys.executable)
@@ -27,11 +28,14 @@ NETNS = "/proc/4242/ns/net"
 
 def test_each_kind_runs_at_its_moment_on_the_host(rig: Rig) -> None:
     rig.create("a", "exit", "0", hooks=ALL)
-    at_creation = [(f"/{kind}", "creating", 4242, NETNS) for kind in ("prestart", "createRuntime", "createContainer")]
-    assert rig.group.hooks == at_creation
+    assert rig.group.hooks == [
+        ("/prestart", "creating", 4242, ""),
+        ("/createRuntime", "creating", 4242, ""),
+        ("/createContainer", "creating", 4242, NETNS),
+    ]
     rig.call("Start", task_pb2.StartRequest(id="a"))
     rig.wait("a")
-    assert rig.group.hooks[3:] == [("/poststart", "running", 4242, NETNS)]
+    assert rig.group.hooks[3:] == [("/poststart", "running", 4242, "")]
     rig.delete("a")
     assert rig.group.hooks[4:] == [("/poststop", "stopped", 0, "")]
     assert rig.topics() == LIFE
@@ -49,10 +53,30 @@ def test_a_container_whose_creation_hook_fails_never_existed(rig: Rig) -> None:
     with pytest.raises(FailedPrecondition, match="the hook /createRuntime failed"):
         rig.create("a", hooks=ALL)
     assert [path for path, *_ in rig.group.hooks] == ["/prestart", "/createRuntime", "/poststop"]
-    assert rig.group.deleted == ["a"]
+    assert rig.group.created == []
     assert rig.topics() == []
     rig.group.failing_hooks.clear()
     rig.create("a")
+
+
+def test_hooks_at_the_end_run_too_where_the_creation_fails_after_them(rig: Rig) -> None:
+    def refuse(_spec: ContainerSpec) -> None:
+        raise Denied("no such container in the policy")
+
+    rig.group.on_created = refuse
+    with pytest.raises(Denied, match="no such container"):
+        rig.create("a", hooks=ALL)
+    assert [path for path, *_ in rig.group.hooks] == ["/prestart", "/createRuntime", "/createContainer", "/poststop"]
+
+
+def test_no_hook_runs_where_the_machine_never_did(rig: Rig) -> None:
+    def refuse(_spec: ContainerSpec) -> None:
+        raise Unavailable("no QEMU")
+
+    rig.group.on_create = refuse
+    with pytest.raises(Unavailable, match="no QEMU"):
+        rig.create("a", hooks=ALL)
+    assert rig.group.hooks == []
 
 
 def test_later_hooks_that_fail_change_nothing(rig: Rig) -> None:

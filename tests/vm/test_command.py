@@ -18,6 +18,7 @@ COMMON = [
     *("-name", "guest=parma-default-c1"),
     *("-display", "none", "-vga", "none"),
     *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+    *("-run-with", "chroot=/proc/tty/ldisc"),
     *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
     *("-chardev", "socket,id=monitor,fd=7", "-mon", "chardev=monitor,mode=control"),
     *("-chardev", "socket,id=console,fd=8", "-serial", "chardev:console"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,11 @@ def _create(
                 rootfs=tuple(request.rootfs),
             ),
             deadline=deadline,
+            on_running=partial(_run_creation_hooks, env, container, group, deadline),
         )
         try:
             _require_time(container, deadline)
             io.connect(group.open_stream_connection(), container.guest_id, "")
-            _run_creation_hooks(env, container, group, deadline)
             _commit(env, container, request, group, io)
         except BaseException:
             with contextlib.suppress(ParmaError):
@@ -89,15 +90,14 @@ def _create(
             raise
     except BaseException:
         io.close()
+        if container.hooks_ran:
+            hooks.run_and_log(env, container.hooks, hooks.AFTER_END, "stopped", 0)
         raise
 
 
 def _run_creation_hooks(env: Environment, container: Container, group: Group, deadline: float | None) -> None:
-    try:
-        hooks.run(env, container.hooks, hooks.AT_CREATION, "creating", group.vm_pid, deadline=deadline)
-    except BaseException:
-        hooks.run_and_log(env, container.hooks, hooks.AFTER_END, "stopped", 0)
-        raise
+    container.hooks_ran = True
+    hooks.run(env, container.hooks, hooks.AT_CREATION, "creating", group.vm_pid, deadline=deadline)
 
 
 def _require_time(container: Container, deadline: float | None) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks of an OCI specification (runtime-spec, config.md "POSIX-platform Hooks"): where and when each kind runs.
 
-All run on the host, in the container's network namespace as the host has it: the one that the specification names, else
-that of the virtual machine, whose process id is the ``pid`` that hooks are told. None ever runs in the guest; one that
-would have to (``startContainer``) is refused.
+All run on the host, in the network namespace that the specification names. Without one ``createContainer`` runs in that
+of the virtual machine, whose process id is the ``pid`` that hooks are told, and all others run where the shim does:
+nerdctl's make a bridge there, and the container's end of it in ``/proc/<pid>/ns/net``. None ever runs in the guest; one
+that would have to (``startContainer``) is refused.
 
 ::
 
-    container created in the guest, not announced    prestart, createRuntime, createContainer    failure: Create fails
+    machine runs, container not created in the guest  prestart, createRuntime, createContainer    failure: Create fails
     started                                          poststart                                   failure: logged
     deleted, or Create failed after hooks had run    poststop                                    failure: logged
 """
@@ -27,6 +28,7 @@ AT_CREATION: Final = ("prestart", "createRuntime", "createContainer")
 AFTER_START: Final = ("poststart",)
 AFTER_END: Final = ("poststop",)
 KINDS: Final = (*AT_CREATION, *AFTER_START, *AFTER_END)
+_IN_NAMESPACE: Final = "createContainer"
 _IN_GUEST: Final = "startContainer"
 
 LIMIT: Final = 60.0
@@ -50,7 +52,7 @@ class Hooks(NamedTuple):
 
     by_kind: Mapping[str, Sequence[Hook]]
     network_namespace: str
-    """A path; empty for the virtual machine's."""
+    """A path; empty when the specification names none."""
 
     state: Mapping[str, Any]
     """What hooks are told, without ``status`` and ``pid``."""
@@ -100,14 +102,18 @@ def run(
     """
     if hooks is None:
         return False
-    wanted = [hook for kind in kinds for hook in hooks.by_kind.get(kind, ())]
-    if not wanted:
-        return False
-    namespace = hooks.network_namespace or (f"/proc/{pid}/ns/net" if pid else "")
     state = {**hooks.state, "status": status, **({"pid": pid} if pid else {})}
     end = time.monotonic() + LIMIT
-    env.group.run_hooks(wanted, state, namespace, deadline=end if deadline is None else min(end, deadline))
-    return True
+    end = end if deadline is None else min(end, deadline)
+    inside = [kind for kind in kinds if kind == _IN_NAMESPACE]
+    ran = False
+    for some in ([kind for kind in kinds if kind not in inside], inside):
+        wanted = [hook for kind in some for hook in hooks.by_kind.get(kind, ())]
+        if wanted:
+            machines = f"/proc/{pid}/ns/net" if pid and some is inside else ""
+            env.group.run_hooks(wanted, state, hooks.network_namespace or machines, deadline=end)
+            ran = True
+    return ran
 
 
 def run_and_log(env: Environment, hooks: Hooks | None, kinds: Sequence[str], status: str, pid: int) -> None:

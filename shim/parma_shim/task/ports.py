@@ -132,8 +132,14 @@ class Group(Protocol):
     def status_document(self) -> str:
         """The attested-policy status with its evidence, JSON; empty before there is one."""
 
-    def create_container(self, spec: ContainerSpec, *, deadline: float | None) -> None:
-        """Boots the virtual machine if this is the first one. Undoes everything when it fails."""
+    def create_container(
+        self, spec: ContainerSpec, *, deadline: float | None, on_running: Callable[[], None] = lambda: None
+    ) -> None:
+        """Boots the virtual machine if this is the first one. Undoes everything when it fails.
+
+        Args:
+            on_running: called once it runs, before any file of the host is read and the container created.
+        """
 
     def delete_container(self, container_id: str) -> None:
         """Frees what a stopped container holds, in the guest and on the host."""

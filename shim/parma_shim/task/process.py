@@ -102,6 +102,7 @@ class Container:
         "execs",
         "guest_id",
         "hooks",
+        "hooks_ran",
         "id",
         "init",
         "is_pod",
@@ -118,6 +119,8 @@ class Container:
         self.init = Process(self, "", stdio, State.CREATING)
         self.execs: dict[str, Process] = {}
         self.hooks: Hooks | None = None
+        self.hooks_ran = False
+        """Those at its creation, or some of them."""
         self.started_execs = 0
         self.killed_alone = False
         """The client has sent SIGKILL while there was no other container: the virtual machine ends with it."""

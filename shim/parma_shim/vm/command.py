@@ -23,6 +23,10 @@ _SHARED_MEMORY_ONLY: Final = ",iommu_platform=on,disable-legacy=on"
 # AES-NI is left out: QEMU emulates it slowly, and the guest's generic code is faster under TCG.
 _TCG_CPU: Final = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,+cx16"
 _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# An empty directory of every Linux kernel, in which nothing can be made, by root neither. QEMU opens no file by its
+# name once it runs, and whoever takes its process id for the container's (`nerdctl cp` goes by /proc/<pid>/root) must
+# neither read nor write the host's files.
+_NOTHING: Final = "/proc/tty/ldisc"
 # What q35 brings unasked and a Linux guest without a screen does not use.
 _UNUSED: Final = "vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off,graphics=off"
 
@@ -73,7 +77,7 @@ def qemu_arguments(
     arguments = [
         *("-name", f"guest={_escape(spec.name)}"),
         *("-display", "none", "-vga", "none"),
-        *("-sandbox", _SANDBOX),
+        *("-sandbox", _SANDBOX, "-run-with", f"chroot={_NOTHING}"),
         *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
         *("-chardev", f"socket,id=monitor,fd={wiring.monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=console,fd={wiring.console}", "-serial", "chardev:console"),
