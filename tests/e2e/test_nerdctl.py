@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nerdctl's flows: with what nerdctl asks of containerd, real CNI plugins and policies for it; and with a real nerdctl,
+where there is one.
+
+containerd runs in a network namespace of the test, which plays the node. Two containers and one restart in all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from devtool import paths
+from devtool.containerd import PrivateContainerd
+from tests.e2e.host import BUSYBOX, Host, wait_until
+from tests.e2e.nerdctl import Flags, Nerdctl
+from tests.e2e.networks import CNI_PLUGINS, NAMESPACES, Node, inside
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not (CNI_PLUGINS / "portmap").exists() or shutil.which("iptables") is None,
+        reason="needs root, containernetworking-plugins and iptables",
+    ),
+]
+
+SERVER = (
+    "echo starting in $(pwd) as $(id -u) on $(hostname); trap 'echo stopping; exit 7' TERM;"
+    " echo hello from $GREETING > /tmp/page; busybox httpd -f -p 80 -h /tmp & wait; wait"
+)
+SERVE = ("/bin/sh", "-c", SERVER)
+PROBE = (
+    "touch /root-is-writable; touch /scratch/file && echo scratch; cat /etc/hostname; cat /etc/resolv.conf;"
+    " cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /sys/fs/cgroup/memory.max; cat /sys/fs/cgroup/cpu.max;"
+    " grep CapBnd /proc/self/status; env | grep HOSTNAME"
+)
+EXEC = ("/bin/sh", "-c", PROBE)
+TERMINAL = ("/bin/sh", "-c", "tty")
+OUTSIDE_URL = "http://192.0.2.1:18080/page"
+"""The node's address, as the world outside sees it."""
+
+COMPOSE = """\
+services:
+  db:
+    image: {image}
+    command: ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/bin"]
+  web:
+    image: {image}
+    command: ["/bin/sh", "-c", "{script}"]
+    depends_on: [db]
+"""
+FETCH = "for n in 1 2 3 4 5 6 7 8 9; do busybox wget -q -O /tmp/got http://db/busybox && break; sleep 1; done; \
+cmp /tmp/got /bin/busybox && echo the same"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    node = Node(tmp_path_factory.mktemp("node"))
+    yield node
+    node.close()
+
+
+@pytest.fixture(scope="module")
+def nerdctl(archives: dict[str, Path], node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nerdctl]:
+    at = NAMESPACES / node.name
+    wrapper = ["nsenter", f"--net={at}", "--"]
+    with PrivateContainerd(paths.PREFIX / "containerd-2.1", wrapper=wrapper) as daemon:
+        assert daemon.ctr("image", "import", archives[BUSYBOX]).returncode == 0
+        nerdctl = Nerdctl(Host(daemon, archives), tmp_path_factory.mktemp("nerdctl"), str(at))
+        yield nerdctl
+        nerdctl.close()
+
+
+@pytest.fixture(scope="module")
+def server(nerdctl: Nerdctl) -> str:
+    """``nerdctl run -d -p 18080:80 ...``: a container with every flag that a test looks at."""
+    policy = nerdctl.host.policy(
+        SERVE,
+        execs=[EXEC, TERMINAL],
+        extra=[
+            *("--platform", "nerdctl-1", "--env", "GREETING=nerdctl", "--cwd", "/tmp", "--user", "65534:65534"),
+            *("--cap-drop", "CAP_NET_RAW"),
+            *("--mount", "type=tmpfs,src=tmpfs,dst=/scratch,options=noexec:nosuid:nodev"),
+            *("--mount", "type=tmpfs,src=tmpfs,dst=/tmp,options=noexec:nosuid:nodev"),
+        ],
+    )
+    flags = Flags(
+        publish={18080: 80},
+        env=["GREETING=nerdctl"],
+        cwd="/tmp",
+        user="65534:65534",
+        cap_drop=["CAP_NET_RAW"],
+        read_only=True,
+        tmpfs=["/scratch", "/tmp"],
+        memory=192 << 20,
+        cpus=0.5,
+        hostname="shop.example",
+        restart="always",
+    )
+    nerdctl.run("server", SERVE, flags, policy)
+    return "server"
+
+
+def answers(node: Node, url: str, says: str) -> bool:
+    return inside(node.outside, ["curl", "-sf", "--max-time", "20", url]).stdout == says
+
+
+def test_a_published_port_answers_from_outside_of_the_node(nerdctl: Nerdctl, server: str, node: Node) -> None:
+    wait_until(partial(answers, node, OUTSIDE_URL, "hello from nerdctl\n"), "the published port to answer")
+    assert "starting in /tmp as 65534 on shop.example" in nerdctl.log(server)
+
+
+def test_what_the_flags_ask_for_is_so_in_the_container(nerdctl: Nerdctl, server: str) -> None:
+    done = nerdctl.host.exec(nerdctl.id(server), "probe", *EXEC)
+    assert "read-only file system" in done.stderr.lower() + done.stdout.lower()
+    lines = [line for line in done.stdout.splitlines() if "root-is-writable" not in line]
+    assert lines[:2] == ["scratch", "shop.example"]
+    assert lines[2:4] == ["search parma.example", "nameserver 192.0.2.53"]
+    assert lines[4:7] == ["0", str(192 << 20), "50000 100000"]
+    bounding = int(lines[7].split()[1], 16)
+    assert bounding
+    assert not bounding & 1 << 13  # CAP_NET_RAW
+    assert lines[8] == "HOSTNAME=shop.example"
+
+
+def test_another_exec_is_denied(nerdctl: Nerdctl, server: str) -> None:
+    done = nerdctl.host.exec(nerdctl.id(server), "other", "/bin/sh", "-c", "id")
+    assert done.returncode != 0
+    assert "exec_in_container denied" in done.stderr
+
+
+def test_nerdctl_cp_can_neither_read_nor_write_the_hosts_files(nerdctl: Nerdctl, server: str, tmp_path: Path) -> None:
+    root = Path(f"/proc/{nerdctl.pid(server)}/root")
+    assert list(root.iterdir()) == []
+    (tmp_path / "file").write_text("content")
+    archive = subprocess.run(["tar", "-C", tmp_path, "-c", "file"], check=True, capture_output=True).stdout
+    done = subprocess.run(["tar", "-x", "-f", "-"], cwd=root, input=archive, check=False, capture_output=True)
+    assert done.returncode != 0
+    assert b"file: Cannot open: No such file or directory" in done.stderr
+    with pytest.raises(FileNotFoundError):
+        (root / "etc").mkdir()
+
+
+def test_stats_and_inspect_find_the_containers_interface_and_limit(nerdctl: Nerdctl, server: str) -> None:
+    entered = ["nsenter", "-t", str(nerdctl.pid(server)), "-n", "ip", "-br", "addr", "show", "dev", "eth0"]
+    shown = subprocess.run(entered, check=True, capture_output=True, text=True).stdout
+    assert nerdctl.address(server) in shown
+    metrics = nerdctl.host.daemon.ctr("task", "metrics", "--format", "json", nerdctl.id(server))
+    assert str(192 << 20) in metrics.stdout
+
+
+def test_a_container_that_ends_is_started_again_with_its_port_and_log(
+    nerdctl: Nerdctl, server: str, node: Node
+) -> None:
+    before = nerdctl.pid(server)
+    assert nerdctl.stop(server) == 7
+    wait_until(lambda: nerdctl.log(server).count("starting in") == 2, "containerd to restart it", timeout=180)
+    assert nerdctl.pid(server) != before
+    assert nerdctl.log(server).count("stopping") == 1
+    wait_until(partial(answers, node, OUTSIDE_URL, "hello from nerdctl\n"), "the published port to answer")
+
+
+def test_a_container_that_is_removed_leaves_no_port_and_no_interface(nerdctl: Nerdctl, server: str, node: Node) -> None:
+    nerdctl.host.daemon.ctr("container", "label", nerdctl.id(server), "containerd.io/restart.status=stopped")
+    nerdctl.remove(server)
+    assert not answers(node, OUTSIDE_URL, "hello from nerdctl\n")
+    assert "veth" not in inside(node.name, ["ip", "link"]).stdout
+    assert "18080" not in inside(node.name, ["iptables-save"]).stdout
+
+
+def test_a_compose_files_services_run_under_their_policies_and_find_each_other(
+    nerdctl: Nerdctl, tmp_path: Path
+) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.format(image=BUSYBOX, script=FETCH))
+    policies = nerdctl.host.daemon.root / "policies"
+    image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
+    nerdctl.host.parma("policy", "generate", "--compose", file, "--image", image, "--out-dir", policies)
+    nerdctl.run(
+        "db", ("/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/bin"), Flags(hostname="db"), policies / "db.rego"
+    )
+    nerdctl.run("web", ("/bin/sh", "-c", FETCH), Flags(hostname="web"), policies / "web.rego")
+    assert nerdctl.client.wait(nerdctl.id("web")) == 0, nerdctl.log("web")
+    assert nerdctl.log("web") == "the same\n"
+    for name in ("web", "db"):
+        nerdctl.remove(name)
+
+
+REAL = paths.PREFIX / "bin/nerdctl"
+needs_nerdctl = pytest.mark.skipif(not REAL.exists(), reason="there is no .dev/prefix/bin/nerdctl: see CONTRIBUTING.md")
+
+
+class RealNerdctl:
+    """A real nerdctl, on the node."""
+
+    def __init__(self, nerdctl: Nerdctl, node: Node, directory: Path) -> None:
+        self._daemon = nerdctl.host.daemon
+        self._command = [
+            *("nsenter", f"--net={NAMESPACES / node.name}", "--", str(REAL), "--address", str(self._daemon.address)),
+            *("--namespace", "default", "--cgroup-manager", "cgroupfs", "--data-root", str(directory / "data")),
+            *("--cni-path", str(CNI_PLUGINS), "--cni-netconfpath", str(directory / "net.d")),
+        ]
+
+    def result(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*self._command, *map(str, arguments)]
+        environment = self._daemon.environment()
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=240)
+
+    def __call__(self, *arguments: str | Path) -> str:
+        done = self.result(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def real(nerdctl: Nerdctl, node: Node, tmp_path: Path) -> RealNerdctl:
+    return RealNerdctl(nerdctl, node, tmp_path)
+
+
+@needs_nerdctl
+def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
+    nerdctl: Nerdctl, node: Node, real: RealNerdctl, tmp_path: Path
+) -> None:
+    extra = ["--platform", "nerdctl-1", "--env", "GREETING=nerdctl"]
+    policy = nerdctl.host.policy(SERVE, execs=[("/bin/true",)], extra=extra)
+    words = ["--runtime", "io.containerd.parma.v2", "--annotation", f"io.parma.policy-file={policy}"]
+    real("run", "-d", "--name", "real", "-p", "18081:80", "-e", "GREETING=nerdctl", *words, BUSYBOX, *SERVE)
+    try:
+        url = "http://192.0.2.1:18081/page"
+        wait_until(partial(answers, node, url, "hello from nerdctl\n"), "the published port to answer")
+        real("exec", "real", "/bin/true")
+        assert "exec_in_container denied" in real.result("exec", "real", "/bin/id").stderr
+        assert "18081" in real("port", "real")
+        assert "Up" in real("ps")
+        real("stats", "--no-stream", "real")
+        (tmp_path / "file").write_text("content")
+        assert real.result("cp", tmp_path / "file", "real:/").returncode != 0
+        assert real.result("cp", "real:/etc/passwd", tmp_path).returncode != 0
+        real("stop", "real")
+        assert "stopping" in real("logs", "real")
+    finally:
+        real("rm", "-f", "real")
+
+
+@needs_nerdctl
+def test_a_real_nerdctl_brings_a_compose_file_up_and_down(nerdctl: Nerdctl, real: RealNerdctl, tmp_path: Path) -> None:
+    policies = nerdctl.host.daemon.root / "policies"
+    image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
+    file = tmp_path / "compose.yaml"
+    text = COMPOSE.format(image=BUSYBOX, script=FETCH)
+    for service in ("db", "web"):
+        added = f"    annotations: {{io.parma.policy-file: {policies}/{service}.rego}}\n"
+        text = text.replace(f"  {service}:\n", f"  {service}:\n    runtime: io.containerd.parma.v2\n{added}")
+    file.write_text(text)
+    nerdctl.host.parma("policy", "generate", "--compose", file, "--image", image, "--out-dir", policies)
+    real("compose", "-f", file, "up", "-d")
+    try:
+        wait_until(lambda: "the same" in real("compose", "-f", file, "logs", "web"), "one service to find the other")
+    finally:
+        real("compose", "-f", file, "down")
