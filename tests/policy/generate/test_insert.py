@@ -122,3 +122,6 @@ def test_the_command_writes_manifests_with_their_policies(tmp_path, capsys) -> N
     assert printed[0] == "# Deployment/web"
     assert printed[1] == f"{ANNOTATION}: {template['metadata']['annotations'][ANNOTATION]}"
     assert not out.exists()
+    written = manifest.read_bytes()
+    assert parma("policy", "generate", *arguments, "--kubernetes", objects, "--in-place") == 0
+    assert manifest.read_bytes() == written  # what it puts in does not change what it makes

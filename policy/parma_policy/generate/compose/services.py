@@ -79,8 +79,7 @@ def read_service(name: str, node: Node, settings: ServiceSettings, chosen: Conta
         if not image:
             node.problem("neither image nor build")
         wanted = _wanted(name, fields, settings, chosen)
-    line = f", line {node.line}" if node.line else ""
-    return SourceContainer(node, name, image, f"compose services.{name}{line}", wanted, chosen)
+    return SourceContainer(node, name, image, f"compose services.{name}", wanted, chosen)
 
 
 def _wanted(name: str, fields: Fields, settings: ServiceSettings, chosen: ContainerOptions) -> Wanted:

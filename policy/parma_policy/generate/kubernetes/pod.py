@@ -129,7 +129,7 @@ def _container(node: Node, pod: _Pod, options: OptionsOf) -> SourceContainer:
             stop_signal=_checked_signal(fields, stop_signal),
         )
     workload = pod.facts.workload
-    where = f"{workload.title} {node.path.partition(':')[2]}" + (f", line {node.line}" if node.line else "")
+    where = f"{workload.title} {node.path.partition(':')[2]}"
     return SourceContainer(node, name, image, where, _secured(wanted, secured), chosen)
 
 

@@ -10,7 +10,7 @@ framework_version := "0.5.0"
 # What may run, and how. Whatever differs in anything is denied.
 containers := [
     # Container 1
-    # compose services.web, line 8
+    # compose services.web
     # image app:1
     # platform nerdctl-1: nerdctl run and nerdctl compose, nerdctl 2.x
     {

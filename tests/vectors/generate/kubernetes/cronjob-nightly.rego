@@ -11,7 +11,7 @@ framework_version := "0.5.0"
 # What may run, and how. Whatever differs in anything is denied.
 containers := [
     # Container 1
-    # CronJob/nightly spec.jobTemplate.spec.template.spec.containers[0], line 103
+    # CronJob/nightly spec.jobTemplate.spec.template.spec.containers[0]
     # image app:1
     # platform kubernetes-1: kubelet with containerd's CRI plugin, Kubernetes 1.27 and later
     {

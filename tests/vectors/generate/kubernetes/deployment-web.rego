@@ -11,7 +11,7 @@ framework_version := "0.5.0"
 # What may run, and how. Whatever differs in anything is denied.
 containers := [
     # Container 1
-    # Deployment/web spec.template.spec.initContainers[0], line 21
+    # Deployment/web spec.template.spec.initContainers[0]
     # image app:1
     # platform kubernetes-1: kubelet with containerd's CRI plugin, Kubernetes 1.27 and later
     {
@@ -89,7 +89,7 @@ containers := [
         "attestation": []
     },
     # Container 2
-    # Deployment/web spec.template.spec.initContainers[1], line 30
+    # Deployment/web spec.template.spec.initContainers[1]
     # image app:1
     # platform kubernetes-1: kubelet with containerd's CRI plugin, Kubernetes 1.27 and later
     {
@@ -157,7 +157,7 @@ containers := [
         "attestation": []
     },
     # Container 3
-    # Deployment/web spec.template.spec.containers[0], line 36
+    # Deployment/web spec.template.spec.containers[0]
     # image app:1
     # platform kubernetes-1: kubelet with containerd's CRI plugin, Kubernetes 1.27 and later
     {
