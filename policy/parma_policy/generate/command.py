@@ -119,6 +119,9 @@ def _refuse_image_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name):
             option = name.replace("_", "-")
             raise Malformed(f"--{option} is about an image", hint="say it in the source itself")
+    for text in arguments.image:
+        if "=" not in text:
+            raise Malformed(f"--image {text[:200]} is a source of its own", expected="--image NAME=FILE, or one source")
 
 
 def _refuse_options_of_others(arguments: argparse.Namespace, source: str) -> None:

@@ -219,6 +219,7 @@ def test_no_policy_is_written_outside_the_directory(tmp_path: Path, name: str) -
         (["--attestation", "/everything"], "nothing of attestation"),
         (["--env", "a:b"], "NAME=value"),
         (["--platform", "ctr-9"], "no platform rule set"),
+        (["--image", "app:1"], "--image app:1 is a source of its own"),
         (["--seccomp-default", "docker"], "no recorded seccomp profile"),
     ],
 )
