@@ -187,6 +187,8 @@ def test_recorded_denials_of_the_reference_enforcer_are_read() -> None:
         "create_container denied: x [no_such_code]",
         "policyDecision< !! >policyDecision",
         envelope([1]),
+        envelope({"decision": "deny", "truncated": ["input", "reason"]}),
+        envelope({"decision": "deny", "reason": {"errors": ["a reason of a rule of their own"]}}),
         '{"call": "x", "input": {}}',
     ],
 )

@@ -73,6 +73,13 @@ def advise(policy: bytes, text: str) -> Advice:
         reason = Reason(denial.code, "", "", where=denial.where)
         return _advice(policy, decode(policy), denial, denied(denial.point, reason), denial.values)
     codes = tuple(dict.fromkeys(code for topic in denial.topics for code in _codes_of(topic, denial.point)))
+    if not codes:
+        # Not the same as a request that nothing denies: without it nobody knows.
+        said = f"its reasons are not the framework's: {denial.message[:400]}" if denial.topics else "it has no reason"
+        raise Malformed(
+            f"the denial has no request, and {said}",
+            hint="the enforcer leaves out what does not fit: explain the request itself, as 'parma record' prints it",
+        )
     return Advice(denial.point, denial.message, codes)
 
 
