@@ -209,3 +209,14 @@ def test_the_command_prints_both_directions(tmp_path: Path, capsys: pytest.Captu
     assert document["differences"][1]["input"]["signal"] == 9
     assert parma("policy", "diff", a, a) == 0
     assert "mean the same" in capsys.readouterr().out
+
+
+def test_the_command_line_of_a_difference_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = tmp_path / "a.rego", tmp_path / "b.rego"
+    a.write_text(text(container(command=["/bin/serve", "one"])))
+    b.write_text(text(container(command=["/bin/serve", "x" * 300])))
+    assert parma("policy", "diff", a, b) == 1
+    out = capsys.readouterr().out
+    assert 'create_container, as A\'s containers[0] says: "/bin/serve" "one"\n' in out
+    assert 'create_container, as B\'s containers[0] says: "/bin/serve" "xxx' in out
+    assert max(map(len, re.findall("x+", out))) < 300

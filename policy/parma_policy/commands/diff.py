@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from parma_policy.commands.files import read_policy
 
+_SHOWN = 200
+"""Characters of a command line."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -85,12 +88,18 @@ def _lines(comparison: Comparison) -> Iterator[str]:
 
 def _difference(difference: Difference) -> Iterator[str]:
     other = {"a": "B", "b": "A"}.get(difference.only, "")
-    yield (
-        f"  {difference.question.call}, as {difference.only.upper()}'s {difference.about} says"
-        if other
-        else (f"  {difference.question.call}, as {difference.about} says")
-    )
+    whose = f"{difference.only.upper()}'s " if other else ""
+    yield f"  {difference.question.call}, as {whose}{difference.about} says{_command(difference)}"
     yield f"    {other + ': ' if other else ''}{difference.why}"
+
+
+def _command(difference: Difference) -> str:
+    """The command line that is asked for: both policies have it, and the reason may leave its arguments out."""
+    command = difference.question.input.get("argList")
+    if not isinstance(command, list | tuple):
+        return ""
+    text = " ".join(json.dumps(word, ensure_ascii=True) for word in command)
+    return f": {text[:_SHOWN]}..." if len(text) > _SHOWN else f": {text}"
 
 
 def _verdict(comparison: Comparison) -> str:
