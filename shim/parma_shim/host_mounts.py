@@ -26,6 +26,11 @@ _PROVIDED: Final = (
 _EMPTY: Final = (
     (re.compile(rf"/.*/volumes/{_NAME}/({_NAME})/_data"), r"/volumes/nerdctl/\1"),
     (re.compile(r"/.*/containers/[^/]+/volumes/([0-9a-f]{64})"), r"/volumes/image/\1"),
+    # Already by the guest's name, for who runs a container by hand: nothing on the host is called so.
+    (
+        re.compile(rf"/run/gcs/c/[0-9a-f]{{64}}/sandboxMounts(/volumes/empty-dir|/tmp/atlas/emptydir)/({_NAME})"),
+        r"\1/\2",
+    ),
 )
 _TERMINATION_LOG: Final = "/termination-log/"
 _OF_THE_PLATFORM: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})

@@ -55,6 +55,20 @@ def test_what_is_empty_in_the_guest_is_not_copied() -> None:
     assert host_mounts([bind("/var/lib/nerdctl/1935db59/volumes/default/data/_data")], NAMES) == []
 
 
+@pytest.mark.parametrize("place", ["/volumes/empty-dir/scratch", "/tmp/atlas/emptydir/scratch"])
+def test_an_empty_directory_by_the_guests_own_name_is_not_looked_for_on_the_host(place: str) -> None:
+    found = host_mount(bind(f"/run/gcs/c/{'a' * 64}/sandboxMounts{place}"), NAMES)
+    assert found is not None
+    assert (found.place, found.is_copied) == (place, False)
+
+
+def test_only_empty_directories_are_known_by_the_guests_name() -> None:
+    for place in ("/etc/hosts", "/volumes/secret/x", "/volumes/empty-dir/../x", "/volumes/empty-dir/a/b"):
+        found = host_mount(bind(f"/run/gcs/c/{'a' * 64}/sandboxMounts{place}"), NAMES)
+        assert found is not None
+        assert (found.place.startswith("/host/"), found.is_copied) == (True, True)
+
+
 def test_other_mounts_are_none_of_the_hosts() -> None:
     assert host_mount({"type": "tmpfs", "source": "tmpfs", "destination": "/x", "options": []}, NAMES) is None
     assert host_mount(bind("relative"), NAMES) is None
