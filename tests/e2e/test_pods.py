@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods through containerd's CRI plugin, as kubelet asks for them, with and without pause containers of containerd's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.e2e import cri_pb2 as pb
+from tests.e2e.cri import EXITED, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
+from tests.e2e.host import Host, wait_until
+from tests.e2e.inventory import Inventory, assert_nothing_left
+from tests.e2e.networks import Bridge, inside
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")]
+
+MANIFEST = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: NAME
+spec:
+  automountServiceAccountToken: false
+  volumes:
+  - name: data
+    emptyDir: {sizeLimit: 32Mi}
+  - name: fast
+    emptyDir: {medium: Memory, sizeLimit: 4Mi}
+  - name: settings
+    configMap: {name: settings}
+  initContainers:
+  - name: init
+    image: parma.example/busybox:test
+    command: [/bin/sh, -c, "echo made > /data/by-init; echo init has run"]
+    volumeMounts: [{name: data, mountPath: /data}]
+  containers:
+  - name: main
+    image: parma.example/busybox:test
+    command:
+    - /bin/sh
+    - -c
+    - >-
+      cat /data/by-init /settings/colour; hostname; busybox httpd -p '[::]:8080' -h /data; trap 'exit 3' TERM;
+      while :; do sleep 1; done
+    env: [{name: ROLE, value: main}]
+    volumeMounts:
+    - {name: data, mountPath: /data}
+    - {name: fast, mountPath: /fast}
+    - {name: settings, mountPath: /settings, readOnly: true}
+    livenessProbe:
+      exec: {command: [/bin/sh, -c, "cat /fast/note"]}
+    readinessProbe:
+      exec: {command: [/bin/sh, -c, "dd if=/dev/zero of=/fast/big bs=1M count=16 2>/dev/null; stat -c %s /fast/big"]}
+    startupProbe:
+      exec: {command: [/bin/sh, -c, "dd if=/dev/zero of=/data/big bs=1M count=99 2>/dev/null; stat -c %s /data/big"]}
+  - name: sidecar
+    image: parma.example/busybox:test
+    command: [/bin/sh, -c, "echo attempt >> /data/attempts; cat /data/attempts; sleep 600"]
+    volumeMounts: [{name: data, mountPath: /data}, {name: fast, mountPath: /fast}]
+    livenessProbe:
+      exec: {command: [/bin/sh, -c, "echo from sidecar > /fast/note; readlink /proc/self/ns/ipc"]}
+    readinessProbe:
+      exec: {command: [/bin/sh, -c, "busybox wget -q -O - http://127.0.0.1:8080/by-init"]}
+"""
+
+
+def probe(pod: Pod, container: str, kind: str) -> tuple[str, ...]:
+    """The command of a probe of the manifest."""
+    spec = next(item for item in pod.manifest["spec"]["containers"] if item["name"] == container)
+    return tuple(spec[f"{kind}Probe"]["exec"]["command"])
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Iterator[Bridge]:
+    bridge = Bridge()
+    yield bridge
+    bridge.close()
+
+
+@pytest.fixture(scope="module")
+def host(archives: dict[str, Path], bridge: Bridge) -> Iterator[Host]:
+    with cri_host(archives, hub=bridge.hub) as host:
+        yield host
+
+
+@pytest.fixture
+def cri(host: Host) -> Iterator[Cri]:
+    cri = Cri(host)
+    yield cri
+    cri.close()
+
+
+@pytest.fixture(params=RUNTIMES)
+def pod(host: Host, cri: Cri, request: pytest.FixtureRequest, name: str) -> Iterator[Pod]:
+    pod = Pod.of(host, cri, MANIFEST.replace("NAME", name), request.param, config_map={"colour": "blue\n"})
+    yield pod
+    if pod.id:
+        pod.remove()
+    pod.discard()
+
+
+def wait_for_exit(pod: Pod, container: str) -> int:
+    wait_until(lambda: pod.container_status(container).state == EXITED, "the container's end")
+    return int(pod.container_status(container).exit_code)
+
+
+def refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        action()
+    return str(caught.value.details())
+
+
+def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge) -> None:
+    """One boot: three containers, two volumes, a fourth, a restart of a container and one of containerd, the end."""
+    before = Inventory.take(host)
+    pod.run()
+    assert pod.status().status.state == READY
+
+    init = pod.start("init")
+    assert wait_for_exit(pod, init) == 0
+    assert pod.log("init") == "init has run"
+    main, sidecar = pod.start("main"), pod.start("sidecar")
+    expected = ["made", "blue", pod.manifest["metadata"]["name"]]
+    wait_until(lambda: pod.log("main").split() == expected, "main's output")
+    wait_until(lambda: pod.log("sidecar") == "attempt", "the sidecar's output")
+
+    # What they share, and that volumes have their sizes and not the VM's.
+    code, ipc = pod.execute(sidecar, *probe(pod, "sidecar", "liveness"))
+    assert (code, ipc[:4]) == (0, "ipc:")
+    assert pod.execute(main, *probe(pod, "main", "liveness")) == (0, "from sidecar\n")
+    assert int(pod.execute(main, *probe(pod, "main", "readiness"))[1]) <= 4 << 20
+    filled = int(pod.execute(main, *probe(pod, "main", "startup"))[1])
+    assert 16 << 20 < filled < 99 << 20
+    assert not list(pod.directory.glob("volumes/kubernetes.io~empty-dir/*/*")), "the host has what containers wrote"
+
+    # The network is the pod's: among its containers, and from outside.
+    assert pod.execute(sidecar, *probe(pod, "sidecar", "readiness")) == (0, "made\n")
+    url = f"http://{pod.status().status.network.ip}:8080/by-init"
+    assert inside(bridge.hub, ["curl", "-sf", "--max-time", "20", url]).stdout == "made\n"
+
+    # A container that the policy does not list, and a process.
+    assert "denied" in refusal(lambda: pod.start("main", command=["/bin/sh", "-c", "cat /data/by-init"]))
+    assert "denied" in refusal(lambda: pod.execute(main, "/bin/cat", "/data/by-init"))
+
+    # One container again: same name, another id. The others go on, and so do the volumes.
+    pod.stop_container(sidecar, grace=1)
+    assert wait_for_exit(pod, sidecar) in (137, 143)
+    pod.remove_container(sidecar)
+    sidecar = pod.start("sidecar")
+    wait_until(lambda: pod.log("sidecar").split() == ["attempt", "attempt"], "the second attempt's output")
+    assert pod.container_status(main).state == RUNNING
+
+    # containerd dies and comes back.
+    host.daemon.kill()
+    host.daemon.start()
+    pod.cri.reconnect()
+    assert pod.status().status.state == READY
+    assert pod.container_status(main).state == RUNNING
+    assert pod.execute(main, *probe(pod, "main", "liveness")) == (0, "from sidecar\n")
+    if pod.runtime == "parma-shim":
+        assert pod.attestation()["verdict"] == "attested"
+
+    # The end, in order; each step as often as anybody likes.
+    pod.stop_container(main)
+    assert wait_for_exit(pod, main) == 3
+    for _ in range(2):
+        pod.stop()
+        assert pod.status().status.state == NOT_READY
+    pod.remove()
+    pod.discard()
+    assert_nothing_left(host, before)
+    pod.cri.call("RemovePodSandbox", pb.PodSandboxRequest(pod_sandbox_id=pod.id))
