@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+NAMESPACES = "namespaces"
+"""The file below ``bin_dir`` with the names of all network namespaces that the plugins were ever called for."""
+
 _PLUGIN = """\
 #!/bin/sh
 # For tests: see tests/fake_cni.py
@@ -20,6 +23,7 @@ VERSION) echo '{{"cniVersion": "1.0.0", "supportedVersions": ["0.3.1", "0.4.0", 
 ADD) ;;
 *) cat > /dev/null; exit ;;
 esac
+echo "$ns" >> '{namespaces}'
 cat > /dev/null
 number=7
 if [ "$CNI_IFNAME" != lo ] && [ -n "$hub" ]; then
@@ -50,7 +54,7 @@ def write(conf_dir: Path, bin_dir: Path, hub: str = "") -> None:
     counter = bin_dir / "counter"
     counter.write_text("100")
     for name in ("fake", "loopback"):
-        (bin_dir / name).write_text(_PLUGIN.format(hub=hub, counter=counter))
+        (bin_dir / name).write_text(_PLUGIN.format(hub=hub, counter=counter, namespaces=bin_dir / NAMESPACES))
         (bin_dir / name).chmod(0o755)
     network = {"cniVersion": "1.0.0", "name": "fake", "plugins": [{"type": "fake"}]}
     (conf_dir / "10-fake.conflist").write_text(json.dumps(network))

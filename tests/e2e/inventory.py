@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parma_shim.sockets import socket_path
+from tests import fake_cni
 from tests.e2e.host import Host
 
 SHIM_SOCKETS = Path("/run/containerd/s")
 """Where the shims of containerd before 2.3 have their sockets, those of all daemons of the machine."""
 
-KEPT = ("policies", "bin", "root", "data/layers", "data/emulated", "kubelet")
+KEPT = ("policies", "bin", "root", "data/layers", "data/emulated", "kubelet", "cni-bin")
 """Directories below the daemon's: what is in them is not a container's."""
+
+NETWORKS = Path("/run/netns")
 
 TASKS = "io.containerd.runtime.v2.task"
 
@@ -53,13 +56,12 @@ class Inventory:
     @classmethod
     def take(cls, host: Host) -> Inventory:
         root = str(host.daemon.root)
-        networks = Path("/run/netns")
         return cls(
             processes=frozenset(_processes(root)),
             mounts=frozenset(line for line in Path("/proc/mounts").read_text().splitlines() if root in line),
             sockets=frozenset(_sockets(host)),
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
-            networks=frozenset(entry.name for entry in networks.iterdir()) if networks.is_dir() else frozenset(),
+            networks=frozenset(_networks(host)),
             files=frozenset(_files(host.daemon.root)),
             cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
         )
@@ -102,6 +104,14 @@ def _sockets(host: Host) -> Iterator[str]:
         path_text = line.split(maxsplit=7)[7:]
         if path_text and path_text[0].startswith((f"{host.state}/", f"{host.daemon.data}/")):
             yield path_text[0]
+
+
+def _networks(host: Host) -> Iterator[str]:
+    """Network namespaces that containerd has made for pods."""
+    asked = host.daemon.root / "cni-bin" / fake_cni.NAMESPACES
+    for name in sorted(set(asked.read_text().split())) if asked.exists() else ():
+        if (NETWORKS / name).exists():
+            yield name
 
 
 def _files(root: Path) -> Iterator[str]:

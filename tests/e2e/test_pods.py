@@ -96,7 +96,9 @@ def cri(host: Host) -> Iterator[Cri]:
 
 @pytest.fixture(params=RUNTIMES)
 def pod(host: Host, cri: Cri, request: pytest.FixtureRequest, name: str) -> Iterator[Pod]:
-    pod = Pod.of(host, cri, MANIFEST.replace("NAME", name), request.param, config_map={"colour": "blue\n"})
+    manifest = MANIFEST.replace("NAME", name)
+    limits = {"io.parma.volume-limits": "data=32Mi"}  # which kubelet keeps to itself
+    pod = Pod.of(host, cri, manifest, request.param, config_map={"colour": "blue\n"}, annotations=limits)
     yield pod
     if pod.id:
         pod.remove()
@@ -165,6 +167,7 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
         assert pod.attestation()["verdict"] == "attested"
 
     # The end, in order; each step as often as anybody likes.
+    assert {"processes", "networks", "files"} <= set(Inventory.take(host).since(before, host))
     pod.stop_container(main)
     assert wait_for_exit(pod, main) == 3
     for _ in range(2):
