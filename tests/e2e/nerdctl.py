@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devtool import cni
 from tests.e2e import nerdctl_programs
 from tests.e2e import tasks_pb2 as pb
 from tests.e2e.client import Containerd
@@ -84,7 +85,7 @@ class Nerdctl:
     def log(self, name: str) -> str:
         """``nerdctl logs``."""
         file = self.directory / self.id(name) / "log"
-        return file.read_text() if file.exists() else ""
+        return file.read_bytes().decode() if file.exists() else ""
 
     def address(self, name: str) -> str:
         return (self.directory / self.id(name) / "address").read_text()
@@ -144,6 +145,7 @@ class Nerdctl:
         process = spec["process"]
         process["env"].append(f"HOSTNAME={hostname}")
         process["terminal"] = flags.tty
+        process["env"] += ["TERM=xterm"] if flags.tty else []
         process.pop("rlimits", None)
         mounts = [mount for mount in spec["mounts"] if mount["destination"] != "/run"]
         options = ["ro", "nosuid", "noexec", "nodev"]
@@ -170,5 +172,5 @@ class Nerdctl:
 
     def _hook(self, event: str) -> dict[str, Any]:
         arguments = [str(self._logger), self._node, str(self.directory), event]
-        environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        environment = [f"PATH={cni.environment()['PATH']}", f"CNI_PATH={cni.PLUGINS}"]
         return {"path": str(self._logger), "args": arguments, "env": environment}

@@ -17,7 +17,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-PLUGINS = Path("/usr/lib/cni")
 LOGGING = "_LOGGING"
 
 
@@ -79,10 +78,9 @@ def _plugin(
         "CNI_CONTAINERID": f"default-{state['id']}",
         "CNI_NETNS": namespace,
         "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(PLUGINS),
     }
     done = subprocess.run(
-        [PLUGINS / configuration["type"]],
+        [Path(os.environ["CNI_PATH"], configuration["type"])],
         input=json.dumps({**common, **configuration}),
         env=environment,
         check=False,

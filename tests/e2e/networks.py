@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from devtool import cni
 from parma_shim.vm import netns
 
 NAMESPACES = Path("/run/netns")
-CNI_PLUGINS = Path("/usr/lib/cni")
 _numbers = itertools.count()
 
 
@@ -147,15 +147,15 @@ class Node:
 
     def _plugin(self, configuration: dict[str, Any]) -> dict[str, Any]:
         environment = {
-            **os.environ,
+            **cni.environment(),
             "CNI_COMMAND": "ADD",
             "CNI_CONTAINERID": "pod",
             "CNI_NETNS": self.path,
             "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(CNI_PLUGINS),
+            "CNI_PATH": str(cni.PLUGINS),
         }
         done = subprocess.run(
-            ["ip", "netns", "exec", self.name, CNI_PLUGINS / configuration["type"]],
+            ["ip", "netns", "exec", self.name, cni.PLUGINS / configuration["type"]],
             input=json.dumps(configuration),
             env=environment,
             check=False,

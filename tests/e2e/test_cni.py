@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from devtool import cni
 from tests.e2e.host import Host, wait_until
-from tests.e2e.networks import CNI_PLUGINS, Node, inside
+from tests.e2e.networks import Node, inside
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(400),
     pytest.mark.skipif(
-        os.geteuid() != 0 or not (CNI_PLUGINS / "portmap").exists() or shutil.which("iptables") is None,
-        reason="needs root, containernetworking-plugins and iptables",
+        os.geteuid() != 0 or not cni.PLUGINS.exists(), reason="needs root, and ./dev setup with Debian's archive"
     ),
 ]
 

@@ -8,7 +8,6 @@ containerd runs in a network namespace of the test, which plays the node. Two co
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -16,18 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from devtool import paths
+from devtool import cni, paths
 from devtool.containerd import PrivateContainerd
 from tests.e2e.host import BUSYBOX, Host, wait_until
 from tests.e2e.nerdctl import Flags, Nerdctl
-from tests.e2e.networks import CNI_PLUGINS, NAMESPACES, Node, inside
+from tests.e2e.networks import NAMESPACES, Node, inside
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
-        os.geteuid() != 0 or not (CNI_PLUGINS / "portmap").exists() or shutil.which("iptables") is None,
-        reason="needs root, containernetworking-plugins and iptables",
+        os.geteuid() != 0 or not cni.PLUGINS.exists(), reason="needs root, and ./dev setup with Debian's archive"
     ),
 ]
 
@@ -42,7 +40,6 @@ PROBE = (
     " grep CapBnd /proc/self/status; env | grep HOSTNAME"
 )
 EXEC = ("/bin/sh", "-c", PROBE)
-TERMINAL = ("/bin/sh", "-c", "tty")
 OUTSIDE_URL = "http://192.0.2.1:18080/page"
 """The node's address, as the world outside sees it."""
 
@@ -55,6 +52,7 @@ services:
     image: {image}
     command: ["/bin/sh", "-c", "{script}"]
     depends_on: [db]
+    tty: true
 """
 FETCH = "for n in 1 2 3 4 5 6 7 8 9; do busybox wget -q -O /tmp/got http://db/busybox && break; sleep 1; done; \
 cmp /tmp/got /bin/busybox && echo the same"
@@ -83,7 +81,7 @@ def server(nerdctl: Nerdctl) -> str:
     """``nerdctl run -d -p 18080:80 ...``: a container with every flag that a test looks at."""
     policy = nerdctl.host.policy(
         SERVE,
-        execs=[EXEC, TERMINAL],
+        execs=[EXEC],
         extra=[
             *("--platform", "nerdctl-1", "--env", "GREETING=nerdctl", "--cwd", "/tmp", "--user", "65534:65534"),
             *("--cap-drop", "CAP_NET_RAW"),
@@ -156,6 +154,14 @@ def test_stats_and_inspect_find_the_containers_interface_and_limit(nerdctl: Nerd
     assert str(192 << 20) in metrics.stdout
 
 
+def test_the_network_of_another_container_cannot_be_joined(nerdctl: Nerdctl, server: str) -> None:
+    namespace = f"network:/proc/{nerdctl.pid(server)}/ns/net"
+    done = nerdctl.host.run("joining", ("/bin/true",), "--rm", "--with-ns", namespace)
+    assert done.returncode != 0
+    assert "ingress qdisc" in done.stderr
+    nerdctl.host.remove("joining")
+
+
 def test_a_container_that_ends_is_started_again_with_its_port_and_log(
     nerdctl: Nerdctl, server: str, node: Node
 ) -> None:
@@ -172,7 +178,7 @@ def test_a_container_that_is_removed_leaves_no_port_and_no_interface(nerdctl: Ne
     nerdctl.remove(server)
     assert not answers(node, OUTSIDE_URL, "hello from nerdctl\n")
     assert "veth" not in inside(node.name, ["ip", "link"]).stdout
-    assert "18080" not in inside(node.name, ["iptables-save"]).stdout
+    assert "18080" not in inside(node.name, [str(cni.BIN / "iptables-save")]).stdout
 
 
 def test_a_compose_files_services_run_under_their_policies_and_find_each_other(
@@ -186,9 +192,9 @@ def test_a_compose_files_services_run_under_their_policies_and_find_each_other(
     nerdctl.run(
         "db", ("/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/bin"), Flags(hostname="db"), policies / "db.rego"
     )
-    nerdctl.run("web", ("/bin/sh", "-c", FETCH), Flags(hostname="web"), policies / "web.rego")
+    nerdctl.run("web", ("/bin/sh", "-c", FETCH), Flags(hostname="web", tty=True), policies / "web.rego")
     assert nerdctl.client.wait(nerdctl.id("web")) == 0, nerdctl.log("web")
-    assert nerdctl.log("web") == "the same\n"
+    assert nerdctl.log("web") == "the same\r\n"
     for name in ("web", "db"):
         nerdctl.remove(name)
 
@@ -205,12 +211,13 @@ class RealNerdctl:
         self._command = [
             *("nsenter", f"--net={NAMESPACES / node.name}", "--", str(REAL), "--address", str(self._daemon.address)),
             *("--namespace", "default", "--cgroup-manager", "cgroupfs", "--data-root", str(directory / "data")),
-            *("--cni-path", str(CNI_PLUGINS), "--cni-netconfpath", str(directory / "net.d")),
+            *("--cni-path", str(cni.PLUGINS), "--cni-netconfpath", str(directory / "net.d")),
         ]
 
     def result(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [*self._command, *map(str, arguments)]
         environment = self._daemon.environment()
+        environment["PATH"] = f"{cni.BIN}:{environment['PATH']}"
         return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=240)
 
     def __call__(self, *arguments: str | Path) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from devtool import crictl, paths
+from devtool import cni, crictl, paths
 from parma_wire.errors import ParmaError
 
 
@@ -81,7 +81,7 @@ def ensure_all() -> None:
 
 
 def ensure_for_tests() -> None:
-    """All that the tests use. Those of the Rego engine and of crictl are skipped where these cannot be built."""
+    """All that the tests use. Those of the Rego engine, crictl and CNI are skipped where these cannot be had."""
     ensure_all()
     try:
         ensure_rego_engine()
@@ -92,3 +92,7 @@ def ensure_for_tests() -> None:
         crictl.ensure()
     except ParmaError as error:
         say(f"no crictl, its test will be skipped: {error}")
+    try:
+        cni.ensure()
+    except ParmaError as error:
+        say(f"no CNI plugins, their tests will be skipped: {error}")
