@@ -148,6 +148,8 @@ def test_a_text_that_begins_as_no_fragment_is_malformed_whatever_the_policy_says
         (["ledger"], [{"issuer": "ledger", "ttl_subjects": []}], []),
         (["TTL:s"], [{"issuer": "x", "ttl_subjects": ["t"]}], ["TTL:s"]),
         (["TTL:s"], [{"issuer": "x", "ttl_subjects": ["t", "s"]}], []),
+        (["TTL:s"], [{"issuer": "TTL:s", "ttl_subjects": ["t"]}], ["TTL:s"]),
+        (["*"], [{"issuer": "TTL:s", "ttl_subjects": []}], []),
         (["TTL:s", "ledger"], [], ["TTL:s", "ledger"]),
         (["TTL:s", "ledger"], [{"issuer": "ledger", "ttl_subjects": ["s"]}], []),
     ],

@@ -139,7 +139,8 @@ def _missing(rules: Sequence[FragmentRule], request: LoadFragment) -> list[Reaso
 
 def _missing_receipts(rule: FragmentRule, receipts: Iterable[Receipt]) -> list[str]:
     receipts = list(receipts)
-    issuers = {receipt.issuer for receipt in receipts}
+    # ``TTL:...`` names a trust list and never a ledger, whatever a ledger calls itself.
+    issuers = {receipt.issuer for receipt in receipts if not receipt.issuer.startswith("TTL:")}
     lists = {f"TTL:{subject}" for receipt in receipts for subject in receipt.ttl_subjects}
     return [name for name in rule.required_receipts if name not in issuers | lists and not (name == "*" and receipts)]
 
