@@ -23,7 +23,7 @@ DEBIAN = "parma.example/debian:test"
 RUNC = "io.containerd.runc.v2"
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
     """Polls, as the other side is a process outside our control; fails with what was awaited."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from devtool import paths
 
@@ -49,6 +51,17 @@ class Completed:
     returncode: int
     stdout: str
     stderr: str
+
+
+class Client(subprocess.Popen[bytes]):
+    """A ``ctr`` that may run for ever: used as a context, it is not waited for when what it encloses has failed."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.kill()
+        super().__exit__(kind, error, trace)
 
 
 class PrivateContainerd:
@@ -157,9 +170,9 @@ class PrivateContainerd:
         )
         return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
-    def popen(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
+    def popen(self, *arguments: str | Path, **options: Any) -> Client:
         """Starts ``ctr`` and returns at once."""
-        return subprocess.Popen(self.command(*arguments), env=self.environment(), **options)  # type: ignore[call-overload,no-any-return]
+        return Client(self.command(*arguments), env=self.environment(), **options)
 
     def kill(self) -> None:
         """kill -9, as a crash."""
