@@ -45,6 +45,17 @@ def host(archives: dict[str, Path]) -> Iterator[Host]:
         yield host
 
 
+@pytest.fixture
+def pod(host: Host) -> Iterator[Pod]:
+    """One whose directory and policy exist; it does not."""
+    cri = Cri(host)
+    pod = Pod.of(host, cri, MANIFEST, "parma-shim")
+    yield pod
+    if pod.id:
+        pod.remove()
+    cri.close()
+
+
 def crictl(host: Host, *arguments: str | Path) -> str:
     """Its output; an exit code other than 0 fails the test."""
     command = [CRICTL, "--timeout", "200s", "--runtime-endpoint", f"unix://{host.daemon.address}", *arguments]
@@ -59,9 +70,7 @@ def written(path: Path, message: Any) -> Path:
     return path
 
 
-def test_a_pod_by_hand(host: Host, tmp_path: Path) -> None:
-    cri = Cri(host)
-    pod = Pod.of(host, cri, MANIFEST, "parma-shim")
+def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
     before = Inventory.take(host)
     (pod.directory / "logs").mkdir()
     sandbox_file = written(tmp_path / "pod.json", pod.config)
@@ -85,5 +94,4 @@ def test_a_pod_by_hand(host: Host, tmp_path: Path) -> None:
     crictl(host, "rm", app)
     crictl(host, "stopp", pod.id)
     crictl(host, "rmp", pod.id)
-    cri.close()
     assert_nothing_left(host, before)

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.e2e import cri_pb2 as pb
-from tests.e2e.cri import EXITED, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
+from tests.e2e.cri import EXITED, NAMESPACE, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 from tests.e2e.networks import Bridge, inside
@@ -163,6 +165,8 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
     assert pod.status().status.state == READY
     assert pod.container_status(main).state == RUNNING
     assert pod.execute(main, *probe(pod, "main", "liveness")) == (0, "from sidecar\n")
+    status = json.loads(host.parma("status", "--namespace", NAMESPACE, "--json", pod.id))
+    assert (status["verdict"], status["policy_sha256"]) == ("attested", sha256(pod.policy.read_bytes()).hexdigest())
     if pod.runtime == "parma-shim":
         assert pod.attestation()["verdict"] == "attested"
 
