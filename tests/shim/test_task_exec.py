@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -60,6 +62,30 @@ def test_an_exec_that_cannot_start_ends_and_can_be_deleted(rig: Rig, program: st
     assert rig.wait("a", "e") == 255
     rig.delete("a", "e")
     assert [topic for topic in rig.topics() if "exit" in topic] == []
+
+
+def test_an_exec_for_which_descriptors_are_lacking_ends_and_keeps_none(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run("a")
+    rig.exec("a", "e", "sleep")
+    eventfd = os.eventfd
+    given: list[int] = []
+
+    def only_one(*arguments: int) -> int:
+        if given:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        given.append(eventfd(*arguments))
+        return given[0]
+
+    with monkeypatch.context() as starved:
+        starved.setattr(os, "eventfd", only_one)
+        with pytest.raises(OSError, match="Too many open files"):
+            rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(given[0])
+    assert rig.wait("a", "e") == 255
+    rig.delete("a", "e")
 
 
 def test_an_exec_whose_stdin_vanishes_while_it_starts_does_not_run_on(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ class Echo:
             raise TeapotError("as asked")
         if request.value == 2:
             raise ZeroDivisionError("secret")
+        if request.value == -errno.EMFILE:
+            raise OSError(errno.EMFILE, "secret")
         if request.value == 1:
             raise SystemExit("secret")
         raise ttrpc.TtrpcError(request.value, "as asked")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -43,6 +45,21 @@ def test_unexpected_exception_is_logged_and_its_text_kept_from_the_client(run: R
     assert "secret" in run.log[0]
     assert "ttrpc.test.v1.Echo/Fail" in run.log[0]
     assert echo.Say(StringValue(value="still there"), timeout=SECONDS).value == "still there"
+
+
+def test_lack_of_descriptors_is_told_to_the_client(echo: Any) -> None:
+    error = failure(echo.Fail, Int32Value(value=-errno.EMFILE), timeout=SECONDS)
+    assert error.code == Status.RESOURCE_EXHAUSTED
+    assert error.message == "the server is out of resources: Too many open files"
+
+
+def test_a_failure_is_answered_and_logged_when_nothing_can_be_imported(
+    run: Running, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "traceback", None)
+    error = failure(echo.Fail, Int32Value(value=2), timeout=SECONDS)
+    assert (error.code, error.message) == (Status.UNKNOWN, "the server failed")
+    assert "ZeroDivisionError('secret')" in run.log[0]
 
 
 def test_exception_with_a_number_that_is_no_status_is_unexpected(echo: Any) -> None:

@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
+from typing import Final
+
+OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Numbers of an ``OSError`` that may be none when tried again later."""
 
 
 class Status(IntEnum):
@@ -53,8 +59,11 @@ def status_of(error: BaseException) -> tuple[int, str] | None:
     """The code and text to answer for an exception out of a handler.
 
     Any exception with a ``code`` attribute that is an error of ``google.rpc.Code`` counts, so that services can have
-    their own hierarchy. ``None`` for all others: their text may tell more than the peer should know.
+    their own hierarchy; so does the system's lack of descriptors or memory. ``None`` for all others: their text may
+    tell more than the peer should know.
     """
+    if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+        return Status.RESOURCE_EXHAUSTED, f"the server is out of resources: {os.strerror(error.errno)}"
     code = getattr(error, "code", None)
     if isinstance(error, Exception) and isinstance(code, int) and 0 < code <= Status.UNAUTHENTICATED:
         return int(code), str(error)[:MAX_STATUS_TEXT]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ttrpc import frames, service, workers
 from ttrpc.budget import Budget
 from ttrpc.channel import Channel
-from ttrpc.errors import Status, TtrpcError
+from ttrpc.errors import OUT_OF_RESOURCES, Status, TtrpcError
 from ttrpc.serving import ServerConnection
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from ttrpc.service import Interceptor
 
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_MILLISECONDS: Final = 200
 
 
@@ -141,7 +139,7 @@ class Server:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
+                if error.errno not in OUT_OF_RESOURCES:
                     raise
                 self._pause(f"cannot accept a connection: {error}")
                 continue

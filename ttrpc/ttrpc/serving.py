@@ -302,9 +302,13 @@ class ServerConnection:
             self._log_failure(f"after the reply of {call.method.name}", error)
 
     def _log_failure(self, what: str, error: BaseException) -> None:
-        from traceback import format_exception
+        try:
+            from traceback import format_exception
 
-        self._log(f"ttrpc: {what}: {''.join(format_exception(error)).rstrip()}")
+            text = "".join(format_exception(error)).rstrip()
+        except Exception:  # noqa: BLE001 - nothing can be imported without descriptors, and the client waits
+            text = repr(error)
+        self._log(f"ttrpc: {what}: {text}")
 
     def _drain(self) -> None:
         """The peer sends no more: waits for its last answer, for as long as it is there to read them."""

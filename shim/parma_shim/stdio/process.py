@@ -49,6 +49,7 @@ class ProcessIO:
         Raises:
             Malformed, NotFound, Unavailable, DeadlineExceeded, Unsupported: one of the three cannot be used; nothing
                 is open then.
+            OSError: no descriptors are left; nothing is open then.
         """
         self._registry = registry or Registry()
         self._terminal = paths.terminal
@@ -61,7 +62,11 @@ class ProcessIO:
         self._names = ("", "")
         self._threads: list[threading.Thread] = []
         self._input_stopper = Stopper()
-        self._output_stopper = Stopper()
+        try:
+            self._output_stopper = Stopper()
+        except OSError:
+            self._input_stopper.close()
+            raise
         self._lock = threading.Lock()
         self._running_outputs = 0
         self._drained = threading.Condition(self._lock)
