@@ -43,6 +43,18 @@ def shim(host: Host) -> list[int]:
     return pids(host, "containerd-shim-parma-v2")
 
 
+def lone_shim(host: Host) -> int:
+    """The only one there is. A helper of its own bears its name until it has become another program."""
+    found: list[int] = []
+
+    def alone() -> bool:
+        found[:] = shim(host)
+        return len(found) == 1
+
+    wait_until(alone, "one shim to be there")
+    return found[0]
+
+
 def resident_kib(pid: int) -> int:
     """RSS."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
 
-from tests.e2e.host import Host
+import ttrpc
+from parma_shim.api import task_pb2
+from tests.e2e.client import Containerd, shim_of
+from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
@@ -41,3 +47,29 @@ def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: s
     assert own_host.delete_task(name) == 21
     own_host.remove(name)
     assert_nothing_left(own_host, before)
+
+
+def test_wait_tells_the_code_of_an_exit_that_containerd_missed(own_host: Host, name: str) -> None:
+    client = Containerd(own_host)
+    client.new_container(name, TRAPPED)
+    client.create(name)
+    client.start(name)
+    with shim_of(own_host, name) as shim:
+        own_host.daemon.kill()
+
+        def ended() -> bool:
+            with contextlib.suppress(ttrpc.TtrpcError):  # it has ended already
+                request = task_pb2.KillRequest(id=name, signal=signal.SIGTERM)
+                shim.call("containerd.task.v3.Task", "Kill", request, Empty, timeout=30)
+            state = task_pb2.StateRequest(id=name)
+            answer = shim.call("containerd.task.v3.Task", "State", state, task_pb2.StateResponse, timeout=30)
+            return bool(answer.exit_status == 9)
+
+        wait_until(ended, "the container to end")
+    own_host.daemon.start()
+    client.reconnect()
+    assert client.state(name) == "STOPPED"
+    assert client.wait(name) == 9
+    assert client.delete(name) == 9
+    client.close()
+    own_host.remove(name)

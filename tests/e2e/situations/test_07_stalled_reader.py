@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.crashes import resident_kib, shim
+from tests.e2e.crashes import lone_shim, resident_kib
 from tests.e2e.host import Host, wait_until
 from tests.e2e.situations.conftest import YES, Vm
 
@@ -37,7 +37,7 @@ def test_output_that_nobody_reads_stops_only_itself(own_host: Host, name: str) -
     arguments = own_host.run_arguments(name, command, "--rm", policy=policy)
     with own_host.daemon.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         wait_until(lambda: own_host.status(name) == "RUNNING", "the container to run")
-        (pid,) = shim(own_host)
+        pid = lone_shim(own_host)
         assert own_host.exec(name, "e1", "/bin/echo", "hello").stdout == "hello\n"
         before = resident_kib(pid)
         for number in range(5):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.client import Containerd
-from tests.e2e.crashes import resident_kib, shim
+from tests.e2e.crashes import lone_shim, resident_kib
 from tests.e2e.host import Host
 from tests.e2e.situations.conftest import ECHO, Vm
 
@@ -46,7 +46,7 @@ def test_seven_megabytes_over_a_terminal_arrive_whole_again_and_again(
     assert own_host.exec(name, "make", *SEQUENCE).stdout == "made\n"
     client = Containerd(own_host)
     found: list[str] = []
-    (pid,) = shim(own_host)
+    pid = lone_shim(own_host)
 
     def show(number: int) -> None:
         fifo = tmp_path / f"fifo{number}"
