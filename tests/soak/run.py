@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = {f.name: value for f in fields(Amounts) if (value := getattr(options, f.name)) is not None}
     amounts = replace(SHORT if options.short else LONG, **chosen)
+    if amounts.pods < 1:
+        parser.error("--pods must be at least 1: containers live in the first one")
     with (
         tempfile.TemporaryDirectory() as directory,
         PrivateContainerd(paths.PREFIX / f"containerd-{options.containerd}", parma_config=SETTINGS) as daemon,
