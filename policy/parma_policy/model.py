@@ -374,6 +374,8 @@ class Policy:
     mountable_layers: frozenset[str] = frozenset()
     """Root hashes that read-only devices may have."""
     external_processes: tuple[ExternalProcess, ...] = ()
+    no_external_processes: bool = False
+    """Whether none counts, fragments' included: so for a policy of an older framework version that has no such list."""
     fragments: tuple[FragmentRule, ...] = ()
     platform_rules: tuple[PlatformRule, ...] = ()
     transparency_trust_lists: tuple[TrustListRule, ...] = ()

@@ -56,6 +56,26 @@ def test_only_what_is_included_counts() -> None:
     assert code(talk.ask("mount_device", target="/run/mounts/scsi/m0", deviceHash="c" * 64)) == "layer"
 
 
+@pytest.mark.parametrize(
+    ("version", "own", "allowed"),
+    [
+        ("0.5.0", None, True),
+        ("0.5.0-rc1", None, False),
+        ("0.4.0", None, False),
+        ("0.4.0", [], True),
+    ],
+)
+def test_an_older_policy_without_a_list_of_external_processes_has_none_of_its_fragments_either(
+    version: str, own: list[Json] | None, *, allowed: bool
+) -> None:
+    """Recorded of the reference: its rule for older versions has no answer where the policy has no such list."""
+    rules = [rule(includes=["external_processes"])]
+    talk = Talk(policy(framework_version=version, fragments=rules, external_processes=own))
+    process = {"command": ["tool"], "env_rules": [], "working_dir": "/", "allow_stdio_access": False}
+    assert offer(talk, fragment(external_processes=[process])).allowed
+    assert talk.ask("exec_external", argList=["tool"], envList=[], workingDir="/").allowed is allowed
+
+
 def test_fragments_of_fragments_can_be_loaded_where_included() -> None:
     nested = rule(issuer="nested")
     for includes, allowed in ((["fragments"], True), (["containers"], False)):

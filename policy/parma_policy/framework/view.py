@@ -124,6 +124,8 @@ class View:
 
     def external_processes(self) -> Iterator[ExternalProcess]:
         """Processes that may run outside of containers."""
+        if self.policy.no_external_processes:
+            return
         yield from self.policy.external_processes
         for fragment in self.state.fragments:
             yield from fragment.external_processes

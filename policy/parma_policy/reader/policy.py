@@ -105,6 +105,8 @@ def build(document: Document, sha256: bytes, rules: frozenset[str], *, parity: b
         containers=items.containers,
         mountable_layers=_mountable_layers(document, items.containers, parity=parity),
         external_processes=items.external_processes,
+        no_external_processes=(framework.version or FRAMEWORK_VERSION) < FRAMEWORK_VERSION
+        and "external_processes" not in document.statements,
         fragments=items.fragments,
         platform_rules=items.platform_rules,
         transparency_trust_lists=items.transparency_trust_lists,
