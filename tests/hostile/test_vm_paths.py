@@ -124,4 +124,6 @@ def test_R14_a_container_sees_no_process_but_its_own(stage: Stage) -> None:
         for one in (name, other):
             rows = stage.guest.call("ListProcesses", pb.ListProcessesRequest(container_id=one)).processes
             assert len(rows) == 1
-        assert stage.run(name, "processes") == ["sleep", "sh", "grep"]
+        seen = stage.run(name, "processes")
+        assert seen[:2] == ["sleep", "sh"]
+        assert set(seen) <= {"sleep", "sh", "grep"}  # when it looks, the last one may not have come yet
