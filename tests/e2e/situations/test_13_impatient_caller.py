@@ -32,6 +32,9 @@ def test_a_create_that_is_given_up_is_undone_and_its_name_is_free(own_host: Host
     else:
         assert code_of(call) == "DEADLINE_EXCEEDED"
     wait_until(lambda: not qemu(own_host), "the VM to go", timeout=TEARDOWN)
+    bundle = own_host.daemon.root / f"state/io.containerd.runtime.v2.task/default/{name}"
+    # By containerd, after the shim's `delete`: until then it refuses the name, whoever's shim it is.
+    wait_until(lambda: not bundle.exists(), "containerd to remove the bundle", timeout=2 * TEARDOWN)
     client.create(name)
     client.start(name)
     client.kill(name, signal.SIGKILL)
