@@ -87,8 +87,8 @@ def test_a_running_containers_refusals_are_permission_denied_and_change_nothing(
 
 LYING = """
 import hashlib
-import parma_shim.group
-parma_shim.group.hex_digest = lambda _: hashlib.sha256(b"the policy of somebody else").hexdigest()
+import parma_shim.vm.recipe
+parma_shim.vm.recipe.hex_digest = lambda _: hashlib.sha256(b"the policy of somebody else").hexdigest()
 from parma_shim.main import main
 """
 
