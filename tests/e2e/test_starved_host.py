@@ -78,7 +78,7 @@ def test_a_log_file_on_a_full_disk_stops_nobody(own_host: Host, name: str, small
     own_host.remove(name)
 
 
-WRITE = ("/bin/sh", "-c", "dd if=/dev/zero of=/big bs=1048576 count=300 && sync && exit 0; exit 5")
+WRITE = ("/bin/sh", "-c", "dd if=/dev/zero of=/big bs=1048576 count=300 conv=fsync && exit 0; exit 5")
 
 
 def test_a_host_that_has_no_space_for_what_a_container_writes_tells_the_container(
