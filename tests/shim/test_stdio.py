@@ -26,6 +26,7 @@ from parma_shim.task.process import guest_container_id
 from parma_wire.errors import Malformed, NotFound, Unavailable
 from parma_wire.guest_pb2 import StreamFrame, StreamOpen
 from parma_wire.limits import STREAM_WINDOW
+from tests.descriptors import descriptors
 from tests.shim.support import Rig, eventually
 from ttrpc import Status, TtrpcError
 
@@ -305,10 +306,10 @@ def test_an_existing_file_and_a_device_are_written_to_and_left_alone(rig: Rig, t
     ],
 )
 def test_stdio_that_cannot_be_opened_fails_the_create(rig: Rig, fields: dict[str, str], error: type[Exception]) -> None:
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     with pytest.raises(error):
         rig.create("a", "sleep", **fields)
-    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert descriptors() <= before
     assert rig.group.created == []
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,7 @@ from parma_wire.errors import (
     FailedPrecondition,
     NotFound,
 )
+from tests.descriptors import descriptors
 from tests.shim.support import LIFE, Rig, eventually
 
 
@@ -125,14 +125,14 @@ def test_exec_in_a_stopped_container_is_refused(rig: Rig) -> None:
 
 def test_hundreds_of_execs_leave_nothing_behind(rig: Rig) -> None:
     rig.run("a")
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     threads = threading.active_count()  # other tests' among them
     for number in range(300):
         rig.exec("a", f"e{number}", "exit", "0")
         rig.call("Start", task_pb2.StartRequest(id="a", exec_id=f"e{number}"))
         rig.wait("a", f"e{number}")
         rig.delete("a", f"e{number}")
-    eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 4, "descriptors to be closed")
+    eventually(lambda: len(descriptors() - before) <= 4, "descriptors to be closed")
     eventually(lambda: threading.active_count() < threads + 30, "threads to end")
     assert rig.env.tasks.find("a").container.execs == {}
     assert list(rig.group.guest.processes) == [(guest_container_id("default", "a"), "")]

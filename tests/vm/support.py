@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -78,14 +77,3 @@ def write_image(directory: Path, **changes: Any) -> GuestImage:
         document[key] = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     (directory / "manifest.json").write_text(json.dumps({**document, **changes}))
     return load_image(directory)
-
-
-def descriptors() -> set[str]:
-    """This process's open descriptors and what they are."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names only
-        try:
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")  # noqa: PTH115
-        except FileNotFoundError:
-            continue  # the directory's own
-    return found

@@ -15,7 +15,8 @@ from parma_shim.vm import layers
 from parma_shim.vm.layers import Layer, LayerJob, LayerTable, receive_layers
 from parma_shim.vm.undo import Undo
 from parma_wire.errors import DeadlineExceeded, Denied, Malformed, ParmaError, Unavailable
-from tests.vm.support import descriptors, soon
+from tests.descriptors import descriptors
+from tests.vm.support import soon
 
 A, B = Layer("aa" * 32, 10, 100), Layer("bb" * 32, 20, 101)
 
@@ -177,7 +178,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_its_files_are_closed(answer:
     before = descriptors()
     with pytest.raises(Malformed):
         receive_layers(receiver, answer)
-    assert descriptors() == before
+    assert descriptors() <= before
     receiver.close()
     sender.close()
 
@@ -193,7 +194,7 @@ def test_a_failing_helper_is_reported_at_once_and_leaves_nothing() -> None:
     assert job.error is not None
     job.close()
     job.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_closing_a_job_kills_a_helper_that_hangs(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_closing_a_job_kills_a_helper_that_hangs(tmp_path: Path) -> None:
     before = descriptors()
     job = LayerJob(python, {}, deadline=soon(600), on_failure=lambda: None)
     job.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_an_unexpected_error_is_told_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from parma_shim.vm import vsock
 from parma_shim.vm.dialing import Dialer, NotListeningError
 from parma_shim.vm.spawn import spawn
 from parma_wire.errors import DeadlineExceeded, Unavailable
-from tests.vm.support import ENVIRONMENT, Settings, descriptors, soon
+from tests.descriptors import descriptors
+from tests.vm.support import ENVIRONMENT, Settings, soon
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_no_address_is_one_error_and_leaves_nothing_open(tmp_path: Path, number:
 
     with pytest.raises(Unavailable, match="vsock address"):
         vsock.KernelVsock(tmp_path / "dev", reserve=reserve)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def fake_program(tmp_path: Path, script: str) -> Path:
@@ -174,7 +175,7 @@ class TestWithoutTheKernelsDevice:
         before = descriptors()
         with pytest.raises(DeadlineExceeded):
             open_device(tmp_path, fake_program(tmp_path, "exec sleep 600"), time.monotonic() + 0.1)
-        assert descriptors() == before
+        assert descriptors() <= before
 
     def test_a_path_that_is_too_long_for_a_socket_is_an_error(self, tmp_path: Path) -> None:
         deep = tmp_path / ("d" * 100)
