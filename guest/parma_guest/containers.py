@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal as signals
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -12,12 +13,14 @@ from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
 from parma_guest.processes import Process
 from parma_guest.runtime import Launched, StdioPlan
-from parma_guest.values import ContainerId, ExecId, User
-from parma_wire.errors import FailedPrecondition, NotFound
+from parma_guest.values import ContainerId, ExecId, ProcessSpec, User
+from parma_wire.errors import Denied, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
     from parma_guest.network_requests import Interface
+
+_STATUS_KILLED: Final = 128 + signals.SIGKILL
 
 
 class Runtime(Protocol):
@@ -110,3 +113,47 @@ class Container:
             raise FailedPrecondition("the container has stopped")
         if not self.started:
             raise FailedPrecondition("the container has not been started")
+
+
+class Members:
+    """The containers of the group, and which ids were ever used."""
+
+    def __init__(self) -> None:
+        self.containers: Final[dict[ContainerId, Container]] = {}
+        self.used_ids: Final[set[ContainerId]] = set()
+        self.sandbox: ContainerId | None = None
+
+    def add(self, container: Container) -> None:
+        """Its id is taken for good."""
+        self.containers[container.container] = container
+        self.used_ids.add(container.container)
+
+    def get(self, container: ContainerId) -> Container:
+        """Raises `NotFound`."""
+        found = self.containers.get(container)
+        if found is None:
+            raise NotFound("no such container")
+        return found
+
+
+def watched(host: Host, container: ContainerId, exec_id: ExecId, args: tuple[str, ...], launched: Launched) -> Process:
+    """A process that was launched; when it exits, what the kernel's OOM killer had to do with it is known."""
+    process = Process(container, exec_id, args, launched.child, launched.pidfd, launched.stdio)
+    cgroup = host.cgroup(container)
+    earlier = cgroup.oom_kills()  # of processes that are none of this one's
+
+    def on_exit(status: int) -> bool:
+        oom_killed = status == _STATUS_KILLED and cgroup.oom_kills() > earlier
+        if exec_id.is_init:
+            cgroup.kill()  # with a shared pid namespace the kernel would leave the others running
+        return oom_killed
+
+    process.watch(on_exit)
+    return process
+
+
+def stdio_plan(process: ProcessSpec, allowed: bool) -> StdioPlan:
+    """What a process gets. Raises `Denied` for a terminal that would need what the policy does not allow."""
+    if process.terminal and not allowed:
+        raise Denied("a terminal needs access to stdio, which the policy does not allow")
+    return StdioPlan(allowed, process.terminal, process.stdin, process.console_size)

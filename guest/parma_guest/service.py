@@ -143,7 +143,7 @@ class GuestService:
     @guarded
     def MountDevice(self, request: pb.MountDeviceRequest, _context: CallContext) -> pb.MountDeviceResponse:  # noqa: N802
         """A layer."""
-        self._group.mount_device(requests.mount_device(request))
+        self._group.storage.mount_device(requests.mount_device(request))
         return pb.MountDeviceResponse()
 
     @guarded
@@ -151,13 +151,13 @@ class GuestService:
         self, request: pb.UnmountDeviceRequest, _context: CallContext
     ) -> pb.UnmountDeviceResponse:
         """A layer less."""
-        self._group.unmount_device(LayerTarget(request.target))
+        self._group.storage.unmount_device(LayerTarget(request.target))
         return pb.UnmountDeviceResponse()
 
     @guarded
     def MountScratch(self, request: pb.MountScratchRequest, _context: CallContext) -> pb.MountScratchResponse:  # noqa: N802
         """Writable space."""
-        self._group.mount_scratch(requests.mount_scratch(request))
+        self._group.storage.mount_scratch(requests.mount_scratch(request))
         return pb.MountScratchResponse()
 
     @guarded
@@ -165,13 +165,13 @@ class GuestService:
         self, request: pb.UnmountScratchRequest, _context: CallContext
     ) -> pb.UnmountScratchResponse:
         """Its end."""
-        self._group.unmount_scratch(ContainerId(request.container_id))
+        self._group.storage.unmount_scratch(ContainerId(request.container_id))
         return pb.UnmountScratchResponse()
 
     @guarded
     def MountOverlay(self, request: pb.MountOverlayRequest, _context: CallContext) -> pb.MountOverlayResponse:  # noqa: N802
         """A root file system."""
-        self._group.mount_overlay(requests.mount_overlay(request))
+        self._group.storage.mount_overlay(requests.mount_overlay(request))
         return pb.MountOverlayResponse()
 
     @guarded
@@ -179,7 +179,7 @@ class GuestService:
         self, request: pb.UnmountOverlayRequest, _context: CallContext
     ) -> pb.UnmountOverlayResponse:
         """Its end."""
-        self._group.unmount_overlay(ContainerId(request.container_id))
+        self._group.storage.unmount_overlay(ContainerId(request.container_id))
         return pb.UnmountOverlayResponse()
 
     @guarded

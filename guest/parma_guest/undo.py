@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from parma_wire.errors import ParmaError, Unavailable
+from parma_wire.errors import NotFound, ParmaError, Unavailable
 
 
 class CleanupFailed(Unavailable):
@@ -45,3 +45,13 @@ class Undo:
                 failed = problem
         if failed is not None and failed is not error:
             raise CleanupFailed(f"{error}; and taking it back failed: {failed}") from error
+
+
+def must(act: Callable[[], None]) -> None:
+    """Carries out the removal of something; anything but "there is no such thing" means that it is still there."""
+    try:
+        act()
+    except NotFound:
+        raise
+    except (OSError, ParmaError) as error:
+        raise CleanupFailed(f"something could not be removed: {error}") from error

@@ -24,27 +24,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import ttrpc
 from parma_shim import guest_request, pod_volumes
 from parma_shim.attestation import Attester, Publish
+from parma_shim.booting import Booter
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
 from parma_shim.document_source import SignedDocument, documents_from_annotations
 from parma_shim.guest import Around, GuestClient, unobserved
 from parma_shim.helpers.call import call
 from parma_shim.host_mounts import Names
+from parma_shim.members import Member, Members
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm.command import VmSpec
-from parma_shim.vm.image import GuestImage
+from parma_shim.vm.layer_choice import LayerChoice
 from parma_shim.vm.layers import LayerJob, LayerSource
 from parma_shim.vm.machine import VirtualMachine
-from parma_shim.vm.recipe import Place, launch_spec, verified_image
+from parma_shim.vm.recipe import Place, verified_image
 from parma_shim.vm.scratch import mount_scratch
-from parma_shim.vm.secure_processor import EmulatedSigner
 from parma_shim.vm.session import Session, boot
 from parma_shim.vm.spawn import Executor, on_spawn_thread
 from parma_shim.vm.undo import Undo
@@ -55,13 +56,11 @@ from parma_wire.errors import (
     FailedPrecondition,
     NotFound,
     Unavailable,
-    Unsupported,
 )
 
 if TYPE_CHECKING:
     from parma_shim.endorsements import Endorsing
     from parma_shim.provided import HostFiles
-    from parma_shim.vm.network import Connection
 
 ExitCallback = Callable[[int | None], None]
 
@@ -72,18 +71,8 @@ class Log(Protocol):
     def __call__(self, message: str, **fields: object) -> None: ...
 
 
-_MIB: Final = 1 << 20
 _SHUTDOWN_SECONDS: Final = 10.0
 _HOOKS_GRACE: Final = 5.0  # for the helper to say which of them was late
-
-
-class _Container(NamedTuple):
-    guest_id: str
-    undo: Undo
-    is_pod: bool = False
-    """It is what keeps a pod's namespaces."""
-    own_pids: bool = False
-    """It has a pid namespace of its own, in a pod."""
 
 
 class ContainerGroup:
@@ -114,28 +103,32 @@ class ContainerGroup:
             boot_session, start_layers: for tests.
         """
         self._config: Final = config
-        self._group_id: Final = group_id
-        self._namespace: Final = namespace
-        self._place: Final = Place(namespace, group_id, directory)
-        self._grpc_address: Final = grpc_address
         self._log: Final = log
-        self._executor: Final = executor
-        self._around: Final = around
         self._on_boot: Final = on_boot
-        self._boot_session: Final = boot_session
-        self._start_layers: Final = start_layers
         self._setup: Final = threading.Lock()
         self._lock: Final = threading.Lock()
-        self._containers: dict[str, _Container] = {}
+        self._containers: Final = Members(group_id)
         self._machine: VirtualMachine | None = None
         self._session: Session | None = None
         self._policy_digest = b""
         self._endorsing: Endorsing | None = None
         self._names = Names()
-        self._waiting_cards: list[str] = []
         self._host_files: HostFiles | None = None
         self._killed = False
         self._exit_callbacks: list[ExitCallback] = []
+        self._booter: Final = Booter(
+            config,
+            Place(namespace, group_id, directory),
+            log=log,
+            executor=executor,
+            around=around,
+            on_machine=self._machine_started,
+            on_session=self._booted,
+            boot_session=boot_session,
+        )
+        self._layers: Final = LayerChoice(
+            config, grpc_address=grpc_address, namespace=namespace, log=log, start_layers=start_layers
+        )
         self._attester: Final = Attester(
             config,
             group_id=group_id,
@@ -203,8 +196,8 @@ class ContainerGroup:
             "seconds": seconds,
         }
         call(self._config.python, "hooks", request, timeout=seconds + _HOOKS_GRACE)
-        if self._waiting_cards and state.get("status") == "creating":
-            self._connect_cards(deadline)
+        if state.get("status") == "creating":
+            self._booter.connect_cards(self.vm_pid, deadline=deadline)
 
     def on_vm_exit(self, callback: ExitCallback) -> None:
         """Call back, once for each VM that had been booted, when it has ended for whatever reason."""
@@ -246,7 +239,7 @@ class ContainerGroup:
                 self._roll_back(undo)
                 raise
             with self._lock:
-                self._containers[spec.container_id] = self._created(spec, undo)
+                self._containers[spec.container_id] = Member.of(spec, undo)
             seconds = f"{time.monotonic() - began:.1f}"
             self._log("container created", container=spec.container_id, seconds=seconds, vm_pid=self.vm_pid)
             self._attester.set_containers(list(self._containers))
@@ -327,11 +320,6 @@ class ContainerGroup:
     def _policy_of(self, spec: ContainerSpec) -> bytes | None:
         return policy_from_annotations(spec.oci.get("annotations") or {}, self._config.policy_dirs)
 
-    def _created(self, spec: ContainerSpec, undo: Undo) -> _Container:
-        is_pod = guest_request.is_sandbox_container(spec.oci)
-        own_pids = not is_pod and not guest_request.shares_pid_namespace(spec.oci)
-        return _Container(spec.guest_id, undo, is_pod, own_pids)
-
     def _create(self, spec: ContainerSpec, undo: Undo, end: float, on_running: Callable[[], None]) -> None:
         documents = documents_from_annotations(spec.oci.get("annotations") or {}, self._config.fragment_dirs)
         if guest_request.is_sandbox_container(spec.oci):
@@ -345,7 +333,7 @@ class ContainerGroup:
         if self._session is not None:
             raise FailedPrecondition("the pod's VM runs already")
         policy = require_policy(self._policy_of(spec), self._config.tee)
-        self._boot(spec, verified_image(self._config, end), policy, end)
+        self._booter.boot(spec, verified_image(self._config, end), policy, end)
         session = self._running()
         session.load_documents(documents, deadline=end)
         session.guest.create_sandbox(guest_request.sandbox_request(spec.oci, guest_id=spec.guest_id), deadline=end)
@@ -361,11 +349,17 @@ class ContainerGroup:
         if self._session is None:
             policy = require_policy(self._policy_of(spec), self._config.tee)
             image = verified_image(self._config, end)
-        source = self._layer_source(spec, policy if self._session is None else self._attester.policy, end)
+        source = self._layers.source(
+            spec.container_id,
+            spec.rootfs,
+            policy if self._session is None else self._attester.policy,
+            deadline=end,
+            on_failure=self._layers_failed,
+        )
         try:
             if self._session is None:
                 try:
-                    self._boot(spec, image, policy, end)
+                    self._booter.boot(spec, image, policy, end)
                 except Unavailable:
                     # When it was the layers' failure that ended the boot, that is what to report.
                     if source.error is not None:
@@ -378,7 +372,7 @@ class ContainerGroup:
                 targets = session.layers.mount(layers, undo, deadline=deadline)
         finally:
             source.close()
-        sandbox = self._sandbox_guest_id()
+        sandbox = self._containers.sandbox
         if sandbox:
             wanted = pod_volumes.empty_dirs(spec.oci.get("mounts") or [])
             with self._step(end) as deadline:
@@ -395,7 +389,7 @@ class ContainerGroup:
             guest_id=spec.guest_id,
             stdin=spec.stdin,
             sandbox=sandbox,
-            pid_namespace_of=self._pid_namespace(spec),
+            pid_namespace_of=self._containers.pid_namespace_for(spec),
             names=self._names,
         )
         if self._endorsing is not None:
@@ -406,18 +400,6 @@ class ContainerGroup:
             self._provided(session).provide(copied, spec.guest_id, deadline=end)
         with self._step(end) as deadline:
             guest.create_container(request, deadline=deadline)
-
-    def _layer_source(self, spec: ContainerSpec, policy: bytes, end: float) -> LayerSource:
-        """What containerd offers, where the policy lists it; else a conversion of the image's layers."""
-        if any(mount.type == "erofs" for mount in spec.rootfs):
-            from parma_shim.vm.offered import offered_layers  # few snapshotters offer any
-
-            offered = offered_layers(spec.rootfs, policy, self._log)
-            if offered is not None:
-                return offered
-        return self._start_layers(
-            self._config.python, self._layers_request(spec.container_id), deadline=end, on_failure=self._layers_failed
-        )
 
     def _limit(self) -> float:
         """Until when anything that is begun now has to be done."""
@@ -438,78 +420,7 @@ class ContainerGroup:
             self.kill()
             raise
 
-    def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> None:
-        vm_spec = launch_spec(self._config, self._place, spec, image, policy)
-        namespace = guest_request.network_namespace(spec.oci)
-        if not namespace:
-            self._boot_without(vm_spec, policy, guest_request.cards_for_hooks(spec.oci), end)
-            return
-        from parma_shim.vm.network import Connection  # containers without a network do not need it
-
-        connection = Connection(self._config.python, namespace, deadline=end)
-        try:
-            vm_spec = vm_spec._replace(
-                network_namespace=namespace, cards=connection.cards, network_record=connection.record
-            )
-            self._boot_vm(vm_spec, policy, connection, end)
-            if connection.cards:
-                self._running().guest.configure_network(connection.request(), deadline=end)
-        finally:
-            connection.close()
-
-    def _boot_without(self, vm_spec: VmSpec, policy: bytes, cards: int, end: float) -> None:
-        """Without a network, or with ``cards`` for one that hooks will make."""
-        if not cards:
-            self._boot_vm(vm_spec, policy, None, end)
-            return
-        from parma_shim.vm.network import prepare
-
-        prepared = prepare(self._config.python, cards, deadline=end)
-        try:
-            path = f"/proc/self/fd/{prepared.namespace}"
-            vm_spec = vm_spec._replace(
-                network_namespace=path, network_descriptor=prepared.namespace, cards=prepared.cards
-            )
-            self._boot_vm(vm_spec, policy, None, end)
-            self._waiting_cards = [card.mac for card in prepared.cards]
-        finally:
-            prepared.close()
-
-    def _connect_cards(self, deadline: float) -> None:
-        """After hooks have made the network. It goes with QEMU, who alone is in the namespace."""
-        from parma_shim.vm.network import connect_cards
-
-        cards, self._waiting_cards = self._waiting_cards, []
-        request = connect_cards(self._config.python, f"/proc/{self.vm_pid}/ns/net", cards, deadline=deadline)
-        if request.interfaces:
-            self.guest.configure_network(request, deadline=deadline)
-
-    def _boot_vm(self, vm_spec: VmSpec, policy: bytes, connection: Connection | None, end: float) -> None:
-        config = self._config
-
-        def launch() -> VirtualMachine:
-            machine = VirtualMachine.launch(vm_spec, config, deadline=end, log=self._log, executor=self._executor)
-            try:
-                if connection is not None:
-                    connection.launched()
-            except BaseException:
-                machine.destroy()
-                raise
-            return machine
-
-        signer = None
-        if config.tee == "emulated":
-            signer = EmulatedSigner(config.python, config.data_dir / "emulated", vm_spec, timeout=config.call_timeout)
-        session = self._boot_session(
-            launch,
-            policy,
-            signer=signer,
-            on_machine=self._machine_started,
-            call_timeout=config.call_timeout,
-            deadline=min(end, time.monotonic() + config.boot_timeout),
-            log=self._log,
-            around=self._around,
-        )
+    def _booted(self, session: Session, vm_spec: VmSpec, policy: bytes) -> None:
         with self._lock:
             self._session = session
             self._policy_digest = vm_spec.host_data
@@ -520,7 +431,7 @@ class ContainerGroup:
         if session.wants_endorsements:
             from parma_shim.endorsements import Endorsing  # few policies want it
 
-            self._endorsing = Endorsing(config, session, log=self._log)
+            self._endorsing = Endorsing(self._config, session, log=self._log)
 
     def _provided(self, session: Session) -> HostFiles:
         if self._host_files is None:
@@ -552,39 +463,7 @@ class ContainerGroup:
         if machine is not None:
             machine.kill()
 
-    def _layers_request(self, container_id: str) -> dict[str, object]:
-        config = self._config
-        return {
-            "address": self._grpc_address,
-            "namespace": self._namespace,
-            "container_id": container_id,
-            "cache": str(config.data_dir / "layers"),
-            "cache_bytes": config.layer_cache_mib * _MIB,
-            "timeout": config.call_timeout,
-        }
-
-    def _sandbox_guest_id(self) -> str:
-        """The pod's id in the guest; "" for a group that is none."""
-        sandbox = self._containers.get(self._group_id)
-        return sandbox.guest_id if sandbox is not None and sandbox.is_pod else ""
-
-    def _pid_namespace(self, spec: ContainerSpec) -> str:
-        """The guest id of whose pid namespace the container is to join: the pod's, or another container's.
-
-        All paths on the host are the same, as all processes are the VM's. But in a pod whose containers have pid
-        namespaces of their own, one that is to join one means the container that it is there to look at.
-        """
-        if not guest_request.shares_pid_namespace(spec.oci):
-            return ""
-        head = self._containers.get(self._group_id)
-        if head is None:
-            return ""
-        alone = [found.guest_id for found in self._containers.values() if found.own_pids] if head.is_pod else []
-        if len(alone) > 1:
-            raise Unsupported("whose processes are to be shared cannot be told", expected="one container with its own")
-        return alone[0] if alone else head.guest_id
-
-    def _delete_in_guest(self, session: Session, container: _Container) -> None:
+    def _delete_in_guest(self, session: Session, container: Member) -> None:
         try:
             session.guest.delete_container(container.guest_id)
         except NotFound:

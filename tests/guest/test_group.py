@@ -45,24 +45,24 @@ def rig(tmp_path: Path) -> Rig:
 
 
 def mount(rig: Rig, target: LayerTarget = LAYER, lun: int = 0, blocks: int = 10) -> None:
-    rig.group.mount_device(MountDevice(lun, target, RootHash(HASH), blocks))
+    rig.group.storage.mount_device(MountDevice(lun, target, RootHash(HASH), blocks))
 
 
 def rootfs(rig: Rig) -> None:
     mount(rig)
     mount(rig, TOP, 1)
-    rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
-    rig.group.mount_overlay(MountOverlay(CONTAINER, (TOP, LAYER)))
+    rig.group.storage.mount_scratch(MountScratch(CONTAINER, 7, None))
+    rig.group.storage.mount_overlay(MountOverlay(CONTAINER, (TOP, LAYER)))
 
 
 def test_no_policy_can_have_allowed_a_user_namespace(rig: Rig) -> None:
     mount(rig)
-    rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
+    rig.group.storage.mount_scratch(MountScratch(CONTAINER, 7, None))
     mapping = (IdMapping(0, 1000, 10),)
     with pytest.raises(Unsupported, match="a user namespace"):
-        rig.group.mount_overlay(MountOverlay(CONTAINER, (LAYER,), UserNamespace(mapping, mapping)))
+        rig.group.storage.mount_overlay(MountOverlay(CONTAINER, (LAYER,), UserNamespace(mapping, mapping)))
     assert not rig.overlays.exists(CONTAINER)
-    rig.group.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))  # and nothing is left of it
+    rig.group.storage.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))  # and nothing is left of it
 
 
 def creation(**fields: Any) -> requests.CreateContainer:
@@ -92,10 +92,10 @@ def test_a_whole_life_leaves_nothing(rig: Rig) -> None:
     assert rig.group.wait(CONTAINER, INIT, never).code == 0
     rig.group.delete_process(CONTAINER, ExecId("one"))
     rig.group.delete(CONTAINER)
-    rig.group.unmount_overlay(CONTAINER)
-    rig.group.unmount_scratch(CONTAINER)
-    rig.group.unmount_device(LAYER)
-    rig.group.unmount_device(TOP)
+    rig.group.storage.unmount_overlay(CONTAINER)
+    rig.group.storage.unmount_scratch(CONTAINER)
+    rig.group.storage.unmount_device(LAYER)
+    rig.group.storage.unmount_device(TOP)
     assert rig.kernel.mounts == []
     assert rig.mapper.devices == {}
     assert rig.runtime.containers == {}
@@ -172,26 +172,26 @@ def test_only_the_environment_and_capabilities_that_the_policy_keeps_reach_crun(
 
 def test_nothing_can_be_done_out_of_order(rig: Rig) -> None:
     with pytest.raises(FailedPrecondition, match="no scratch"):
-        rig.group.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))
+        rig.group.storage.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))
     with pytest.raises(FailedPrecondition, match="no root file system"):
         rig.group.create(creation())
     rootfs(rig)
     for act in (
         lambda: rig.group.start(CONTAINER),
-        lambda: rig.group.unmount_overlay(OTHER),
-        lambda: rig.group.unmount_scratch(OTHER),
-        lambda: rig.group.unmount_device(LayerTarget("/run/mounts/scsi/m5")),
+        lambda: rig.group.storage.unmount_overlay(OTHER),
+        lambda: rig.group.storage.unmount_scratch(OTHER),
+        lambda: rig.group.storage.unmount_device(LayerTarget("/run/mounts/scsi/m5")),
         lambda: rig.group.execute(execution()),
     ):
         with pytest.raises(NotFound):
             act()
     with pytest.raises(FailedPrecondition, match="in use"):
-        rig.group.unmount_device(LAYER)
+        rig.group.storage.unmount_device(LAYER)
     with pytest.raises(FailedPrecondition, match="in use"):
-        rig.group.unmount_scratch(CONTAINER)
+        rig.group.storage.unmount_scratch(CONTAINER)
     rig.group.create(creation())
     with pytest.raises(FailedPrecondition, match="in use"):
-        rig.group.unmount_overlay(CONTAINER)
+        rig.group.storage.unmount_overlay(CONTAINER)
     with pytest.raises(FailedPrecondition, match="not been started"):
         rig.group.execute(execution())
     rig.group.start(CONTAINER)
@@ -208,7 +208,7 @@ def test_one_mount_point_and_one_disk_are_used_once(rig: Rig, target: LayerTarge
     with pytest.raises(FailedPrecondition):
         mount(rig, target, 0)
     with pytest.raises(FailedPrecondition):
-        rig.group.mount_scratch(MountScratch(CONTAINER, 0, None))
+        rig.group.storage.mount_scratch(MountScratch(CONTAINER, 0, None))
     assert rig.state == ("mount_device",)
 
 
@@ -262,11 +262,11 @@ def test_a_layer_that_cannot_be_mounted_is_taken_back_and_can_be_tried_again(rig
 def test_scratch_that_cannot_be_made_is_taken_back(rig: Rig, broken: str) -> None:
     rig.mapper.broken.add(broken)
     with pytest.raises(Unavailable):
-        rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
+        rig.group.storage.mount_scratch(MountScratch(CONTAINER, 7, None))
     assert rig.mapper.devices == {}
     assert rig.state == ()
     rig.mapper.broken.clear()
-    rig.group.mount_scratch(MountScratch(CONTAINER, 7, None))
+    rig.group.storage.mount_scratch(MountScratch(CONTAINER, 7, None))
 
 
 def test_a_layer_that_cannot_be_taken_back_poisons(rig: Rig) -> None:
@@ -281,13 +281,13 @@ def test_a_layer_that_cannot_be_taken_back_poisons(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("stuck", "act"),
     [
-        (str(LAYER), lambda rig: rig.group.unmount_device(LAYER)),
-        (f"/run/gcs/c/{CONTAINER}", lambda rig: rig.group.unmount_scratch(CONTAINER)),
+        (str(LAYER), lambda rig: rig.group.storage.unmount_device(LAYER)),
+        (f"/run/gcs/c/{CONTAINER}", lambda rig: rig.group.storage.unmount_scratch(CONTAINER)),
     ],
 )
 def test_a_failed_unmount_poisons(rig: Rig, stuck: str, act: Any) -> None:
     mount(rig)
-    rig.group.mount_scratch(MountScratch(CONTAINER, None, 1 << 20))
+    rig.group.storage.mount_scratch(MountScratch(CONTAINER, None, 1 << 20))
     before = rig.state
     rig.kernel.stuck.add(stuck)
     with pytest.raises(Unavailable):
@@ -456,8 +456,8 @@ def test_an_exec_that_was_killed_after_an_earlier_want_of_memory_was_not_killed_
 
 def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
     running(rig, sandbox_container=True)
-    rig.group.mount_scratch(MountScratch(OTHER, None, 1 << 20))
-    rig.group.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
+    rig.group.storage.mount_scratch(MountScratch(OTHER, None, 1 << 20))
+    rig.group.storage.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
     second = creation()._replace(container=OTHER, pid_namespace_of=CONTAINER)
     rig.group.create(second)
     namespaces = rig.runtime.containers[OTHER]["linux"]["namespaces"]
@@ -467,8 +467,8 @@ def test_another_container_may_share_the_first_ones_processes(rig: Rig) -> None:
 
 def test_a_container_that_joined_a_process_which_ended_meanwhile_is_not_kept(rig: Rig) -> None:
     running(rig)
-    rig.group.mount_scratch(MountScratch(OTHER, 8, None))
-    rig.group.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
+    rig.group.storage.mount_scratch(MountScratch(OTHER, 8, None))
+    rig.group.storage.mount_overlay(MountOverlay(OTHER, (TOP, LAYER)))
     launch = rig.runtime.create
 
     def create(*arguments: Any) -> Any:
@@ -496,7 +496,7 @@ def test_processes_are_listed_while_others_start(rig: Rig, monkeypatch: pytest.M
     running(rig)
     rig.group.execute(execution("one"))
 
-    execs = rig.group._containers[CONTAINER].execs
+    execs = rig.group._members.containers[CONTAINER].execs
 
     def exited(process: Process) -> bool:
         if not process.exec_id.is_init:  # in the middle of the listing

@@ -36,8 +36,8 @@ def begin(rig: Rig, **fields: Any) -> None:
 
 def add(rig: Rig, container: ContainerId = CONTAINER, **fields: Any) -> dict[str, Any]:
     """Creates a container; its specification."""
-    rig.group.mount_scratch(MountScratch(container, None, 1 << 20))
-    rig.group.mount_overlay(MountOverlay(container, ()))
+    rig.group.storage.mount_scratch(MountScratch(container, None, 1 << 20))
+    rig.group.storage.mount_overlay(MountOverlay(container, ()))
     message = pb.CreateContainerRequest(container_id=container, process=pb.Process(args=["/bin/app"]), **fields)
     rig.group.create(requests.create_container(message))
     return rig.runtime.containers[container]

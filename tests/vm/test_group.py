@@ -473,7 +473,7 @@ def test_kill_before_the_vm_is_there_ends_it_as_soon_as_it_is(world: World) -> N
         world.group.kill()
         return original(*arguments, **keywords)
 
-    world.group._boot_session = boot  # type: ignore[misc]
+    world.group._booter._boot_session = boot  # type: ignore[misc]
     with pytest.raises(Unavailable):
         world.create()
     assert world.machine.destroyed
