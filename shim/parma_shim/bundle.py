@@ -146,7 +146,7 @@ def _parse_json(data: bytes) -> object:
 
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         from parma_wire.errors import Malformed
 
         raise Malformed(f"config.json in the bundle is not JSON: {error}") from None

@@ -230,9 +230,9 @@ def _sources(path: str, body: bytes) -> Iterator[Source]:
             continue  # the default one need not be there; a drop-in may have gone meanwhile
         except OSError as error:
             raise Malformed(f"the configuration {file} cannot be read: {error.strerror}") from None
-        yield Source(file, _parse(data, file))
+        yield Source(file, parse_toml(data, file))
     if body:
-        values = _parse(body, OPTIONS)
+        values = parse_toml(body, OPTIONS)
         yield Source(OPTIONS, {key: value for key, value in values.items() if key not in _CONTAINERDS_OWN})
 
 
@@ -262,12 +262,13 @@ def _toml(value: Value) -> str:
     return str(value)
 
 
-def _parse(data: bytes, source: str) -> dict[str, object]:
+def parse_toml(data: bytes, source: str) -> dict[str, object]:
+    """The table that a file (called ``source`` in errors) holds; not yet checked. Raises Malformed."""
     import tomllib
 
     try:
         return tomllib.loads(data.decode())
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are the former
         raise Malformed(f"{source} is not TOML: {error}") from None
 
 

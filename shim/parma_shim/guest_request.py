@@ -92,23 +92,11 @@ def process_request(process: Document, *, stdin: bool) -> pb.Process:
 
 
 def resources_request(resources: Document) -> pb.Resources:
-    """Limits that mean something in the guest. Host CPU numbers (cpuset) do not."""
-    result = pb.Resources()
-    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
-    found = {
-        "memory_limit": memory.get("limit"),
-        "memory_swap": memory.get("swap"),
-        "memory_reservation": memory.get("reservation"),
-        "cpu_quota": cpu.get("quota"),
-        "cpu_period": cpu.get("period"),
-        "cpu_shares": cpu.get("shares"),
-        "pids_limit": (resources.get("pids") or {}).get("limit"),
-        "blkio_weight": (resources.get("blockIO") or {}).get("weight"),
-    }
-    for name, value in found.items():
-        if value:  # 0 is how Go writes "not given"
-            setattr(result, name, int(value))
-    return result
+    """Limits that mean something in the guest. Host CPU numbers (cpuset) do not. Raises Malformed as above."""
+    try:
+        return _resources(resources)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Malformed(f"the limits make no sense: {error}") from error
 
 
 def shares_pid_namespace(oci: Document) -> bool:
@@ -175,6 +163,25 @@ def _create_request(
 def _mapping(item: Document) -> pb.IdMapping:
     # Go leaves out what is 0.
     return pb.IdMapping(inside=item.get("containerID", 0), outside=item.get("hostID", 0), size=item.get("size", 0))
+
+
+def _resources(resources: Document) -> pb.Resources:
+    result = pb.Resources()
+    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
+    found = {
+        "memory_limit": memory.get("limit"),
+        "memory_swap": memory.get("swap"),
+        "memory_reservation": memory.get("reservation"),
+        "cpu_quota": cpu.get("quota"),
+        "cpu_period": cpu.get("period"),
+        "cpu_shares": cpu.get("shares"),
+        "pids_limit": (resources.get("pids") or {}).get("limit"),
+        "blkio_weight": (resources.get("blockIO") or {}).get("weight"),
+    }
+    for name, value in found.items():
+        if value:  # 0 is how Go writes "not given"
+            setattr(result, name, int(value))
+    return result
 
 
 def _process(process: Document, stdin: bool) -> pb.Process:

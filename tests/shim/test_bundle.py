@@ -85,3 +85,10 @@ def test_an_exit_is_read_back_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     assert bundle.read_exit(str(tmp_path)) == (12, 3, 1_700_000_000_123_456_789)
     (tmp_path / "parma.exit").write_bytes(b"12 -3 x")
     assert bundle.read_exit(str(tmp_path)) is None
+
+
+def test_a_pods_specification_nested_without_end_is_refused(tmp_path: Path) -> None:
+    name = bundle.GROUP_ANNOTATIONS[0].encode()
+    (tmp_path / "config.json").write_bytes(b'{"' + name + b'": ' + b"[" * 100_000)
+    with pytest.raises(Malformed, match="not JSON"):
+        bundle.group_of(str(tmp_path), "x")

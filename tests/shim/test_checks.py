@@ -37,6 +37,25 @@ def test_an_annotation_of_ours_that_means_nothing_is_refused(name: str, says: st
         checks.check_container({**SPEC, "annotations": {name: "x"}})
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"mounts": [None]},
+        {"mounts": [{"destination": {}}]},
+        {"mounts": [{"source": "/x"}]},
+        {"mounts": [{"destination": "/x", "source": 1}]},
+        {"mounts": [{"destination": "/x", "options": [["rw"]]}]},
+        {"linux": {"namespaces": ["pid"]}},
+        {"annotations": {"io.parma.volume-limits": 5}},
+        {"process": []},
+    ],
+    ids=str,
+)
+def test_a_part_of_the_wrong_type_is_refused(part: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        checks.check_container({**SPEC, **part})
+
+
 def test_every_annotation_that_is_read_is_known() -> None:
     sources = [path.read_text() for path in (ROOT / "shim").rglob("*.py")]
     named = {ANNOTATION} | {name for text in sources for name in re.findall(r'"(io\.parma\.[a-z-]+)"', text)}

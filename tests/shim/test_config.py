@@ -146,3 +146,8 @@ def test_an_error_in_the_child_is_the_parents() -> None:
 def test_every_key_is_documented() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text()
     assert [key for key in config.Config._fields if f"| `{key}` |" not in text] == []
+
+
+def test_tables_nested_without_end_are_refused() -> None:
+    with pytest.raises(Malformed, match="is not TOML"):
+        config.load(body=b"x = " + b"[" * 100_000)

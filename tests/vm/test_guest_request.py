@@ -173,3 +173,13 @@ def test_nerdctls_hooks_want_a_card_for_each_network() -> None:
     assert cards_for_hooks(spec('["bridge"]', hook, "/run/netns/x")) == 0
     assert cards_for_hooks(spec("not JSON", hook)) == 0
     assert cards_for_hooks(spec("{}", hook)) == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"memory": [1]}, {"pids": {"limit": "many"}}, {"cpu": {"shares": -1}}, {"cpu": {"quota": 1e400}}],
+    ids=str,
+)
+def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match="limits"):
+        resources_request(limits)

@@ -73,9 +73,8 @@ def check_container(spec: Json) -> None:
     check_process(_object(spec, "process"))
     _refuse(linux, _UNSUPPORTED_LINUX, "linux")
     _check_namespaces(linux, in_pod=in_pod)
-    for mount in _list(spec, "mounts"):
-        if isinstance(mount, dict) and (mount.get("uidMappings") or mount.get("gidMappings")):
-            raise Unsupported("idmapped mounts are not supported")
+    for mount in _objects(spec, "mounts"):
+        _check_mount(mount)
     check_limits(_object(linux, "resources"))
     if linux.get("rootfsPropagation") in _SHARED_PROPAGATION:
         raise Unsupported("a shared root file system is not supported", expected="private or slave propagation")
@@ -110,6 +109,8 @@ def check_annotations(annotations: Json) -> None:
     Raises:
         Malformed
     """
+    if not all(isinstance(value, str) for value in annotations.values()):
+        raise Malformed("an annotation is not a text")
     pod_volumes.limits(annotations)
     for name in annotations:
         if name.startswith(OUR_PREFIX) and name not in ANNOTATIONS:
@@ -135,9 +136,16 @@ def check_rootfs(mounts: Iterable[types_pb2.Mount]) -> None:
             )
 
 
+def _check_mount(mount: Json) -> None:
+    texts = [mount.get(name) or "" for name in ("destination", "type", "source")]
+    if not all(isinstance(text, str) for text in (*texts, *_list(mount, "options"))) or not texts[0]:
+        raise Malformed("a mount of the specification makes no sense", expected="a destination, and texts")
+    if mount.get("uidMappings") or mount.get("gidMappings"):
+        raise Unsupported("idmapped mounts are not supported")
+
+
 def _check_namespaces(linux: Json, *, in_pod: bool) -> None:
-    namespaces = _list(linux, "namespaces")
-    paths = {str(item.get("type")): item.get("path") for item in namespaces if isinstance(item, dict)}
+    paths = {str(item.get("type")): item.get("path") for item in _objects(linux, "namespaces")}
     mapped = bool(_list(linux, "uidMappings")), bool(_list(linux, "gidMappings"))
     if "user" in paths and in_pod:
         raise Unsupported("user namespaces of pods are not supported")
@@ -178,3 +186,10 @@ def _list(spec: Json, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise Malformed(f"{name} of the specification is not a list")
     return value
+
+
+def _objects(spec: Json, name: str) -> list[Json]:
+    items = _list(spec, name)
+    if not all(isinstance(item, dict) for item in items):
+        raise Malformed(f"{name} of the specification has an item that is not an object")
+    return items
