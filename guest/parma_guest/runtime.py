@@ -10,12 +10,14 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from parma_guest import paths
+from parma_guest import entering, paths
+from parma_guest.cgroups import Cgroup
 from parma_guest.reaper import Child, Reaper
 from parma_guest.stdio import Stdio
 from parma_guest.undo import Undo
@@ -24,6 +26,12 @@ from parma_wire.errors import DeadlineExceeded, ParmaError, Unavailable
 
 CALL_TIMEOUT: Final = 60.0
 """Seconds for one call of crun. Long, because a TCG guest on a busy host is slow; finite, because it holds the lock."""
+
+LOOK_EVERY: Final = 0.25
+"""Seconds between looks at what crun has put into a container, once crun has taken that long."""
+
+_END_TIMEOUT: Final = 60.0
+"""Seconds for what was killed to be gone."""
 
 _MAX_MESSAGE: Final = 512
 _MAX_LOG: Final = 64 * 1024
@@ -59,10 +67,18 @@ class StdioPlan(NamedTuple):
 class Crun:
     """Creates, starts, extends, changes and deletes containers."""
 
-    def __init__(self, reaper: Reaper, *, private: str = paths.PRIVATE, timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(
+        self,
+        reaper: Reaper,
+        *,
+        private: str = paths.PRIVATE,
+        timeout: float = CALL_TIMEOUT,
+        cgroup: Callable[[ContainerId], Cgroup] = Cgroup.of,
+    ) -> None:
         self._reaper = reaper
         self._private = Path(private)
         self._timeout = timeout
+        self._cgroup = cgroup
         self._numbers = itertools.count()
 
     def create(self, container: ContainerId, spec: Mapping[str, Any], plan: StdioPlan) -> Launched:
@@ -73,18 +89,18 @@ class Crun:
             undo.add(lambda: _remove_bundle(bundle))
             (bundle / "config.json").write_text(json.dumps(spec))
             undo.add(lambda: self._discard(container))
-            return self._launch(["create", "--bundle", str(bundle)], [container], plan)
+            return self._launch(["create", "--bundle", str(bundle)], container, plan)
 
     def start(self, container: ContainerId) -> None:
         """Lets the created init run its program."""
-        self._call(["start", container])
+        self._call(["start", container], entered=container)
 
     def execute(self, container: ContainerId, process: Mapping[str, Any], plan: StdioPlan) -> Launched:
         """An additional process. Raises `RuntimeFailed`."""
         document = self._temporary("process.json")
         document.write_text(json.dumps(process))
         try:
-            return self._launch(["exec", "--detach", "--process", str(document)], [container], plan)
+            return self._launch(["exec", "--detach", "--process", str(document)], container, plan)
         finally:
             document.unlink()
 
@@ -102,7 +118,7 @@ class Crun:
         self._call(["delete", "--force", container])
         _remove_bundle(self._private / "c" / container)
 
-    def _launch(self, command: Sequence[str], operands: Sequence[str], plan: StdioPlan) -> Launched:
+    def _launch(self, command: Sequence[str], container: ContainerId, plan: StdioPlan) -> Launched:
         pid_file = self._temporary("pid")
         options = ["--pid-file", str(pid_file)]
         stdio, theirs = plan.open()
@@ -112,7 +128,7 @@ class Crun:
         pidfd: int | None = None
         try:
             with self._reaper.expecting():
-                self._call([*command, *options, *operands], theirs)
+                self._call([*command, *options, container], theirs, entered=container)
                 child = self._reaper.adopt(int(pid_file.read_text()))
             pidfd = _open_pidfd(child.pid)
             if console is not None:
@@ -133,7 +149,14 @@ class Crun:
                 console.close()
             pid_file.unlink(missing_ok=True)
 
-    def _call(self, arguments: Sequence[str], stdio: tuple[int, int, int] | None = None) -> None:
+    def _call(
+        self,
+        arguments: Sequence[str],
+        stdio: tuple[int, int, int] | None = None,
+        *,
+        entered: ContainerId | None = None,
+    ) -> None:
+        """``entered``: the container that a process is on its way into meanwhile."""
         log = self._temporary("log")
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         command = [
@@ -142,12 +165,28 @@ class Crun:
         ]  # fmt: skip
         try:
             child = self._reaper.spawn(command, stdio or (null, null, null))
-            status = _finish(child, self._timeout)
+            status = self._finish(child, entered) if entered else _finish(child, self._timeout)
             if status != 0:
                 raise RuntimeFailed(f"crun {arguments[0]} failed: {_message(log) or f'status {status}'}")
         finally:
             os.close(null)
             log.unlink(missing_ok=True)
+
+    def _finish(self, child: Child, entered: ContainerId) -> int:
+        """As the function of that name. What the container stops on its way, and with it crun, is killed at once."""
+        cgroup = self._cgroup(entered)
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0:
+            status = child.wait(min(left, LOOK_EVERY))
+            if status is not None:
+                return status
+            if entering.kill(cgroup, entering.program(child.pid), stopped=True):
+                _end(child)
+                raise RuntimeFailed("a process was stopped by others on its way into the container, and was killed")
+        program = entering.program(child.pid)
+        _end(child)
+        entering.kill(cgroup, program, stopped=False)  # it would go on although nobody waits for it any more
+        raise _hangs(self._timeout)
 
     def _discard(self, container: ContainerId) -> None:
         with suppress(RuntimeFailed):  # usually there is nothing to delete
@@ -178,11 +217,19 @@ def run(reaper: Reaper) -> Any:
 def _finish(child: Child, timeout: float) -> int:
     status = child.wait(timeout)
     if status is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait(timeout)
-        raise DeadlineExceeded("a program in the guest hangs and was killed", expected=f"an end within {timeout:.0f} s")
+        _end(child)
+        raise _hangs(timeout)
     return status
+
+
+def _hangs(timeout: float) -> DeadlineExceeded:
+    return DeadlineExceeded("a program in the guest hangs and was killed", expected=f"an end within {timeout:.0f} s")
+
+
+def _end(child: Child) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(_END_TIMEOUT)
 
 
 def _open_pidfd(pid: int) -> int | None:

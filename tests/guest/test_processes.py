@@ -8,8 +8,9 @@ import os
 import queue
 import select
 import signal
+import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,64 @@ def test_a_crun_that_hangs_is_killed(crun: Path) -> None:
     (crun / "behaviour").write_text("exec sleep 1000\n")
     with pytest.raises(DeadlineExceeded):
         Crun(OwnReaper(), private=str(crun), timeout=0.2).start(CONTAINER)
+
+
+@pytest.fixture
+def entered(crun: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts what is in the container's cgroup, stopped or not. A shell is what crun is, too: the same file."""
+    inside: list[subprocess.Popen[bytes]] = []
+    (crun / "behaviour").write_text(f"grep -q delete {crun}/calls && exit 0; while :; do sleep 1; done\n")
+
+    def enter(*command: str, stopped: bool) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        inside.append(process)
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+        (crun / "cgroup.procs").write_text("".join(f"{one.pid}\n" for one in inside))
+        return process
+
+    yield enter
+    for process in inside:
+        process.kill()
+        process.communicate()
+
+
+NEWCOMER = ("/bin/sh", "-c", "read word; exit 5")
+
+
+@pytest.mark.parametrize("call", ["create", "start", "execute"])
+def test_what_is_stopped_on_its_way_into_a_container_is_killed_at_once(
+    crun: Path, entered: Callable[..., subprocess.Popen[bytes]], call: str
+) -> None:
+    going = entered(*NEWCOMER, stopped=False)
+    program = entered("/bin/sleep", "1000", stopped=True)  # the container's own affair
+    newcomer = entered(*NEWCOMER, stopped=True)
+    target = Crun(OwnReaper(), private=str(crun), timeout=60, cgroup=lambda _: Cgroup(crun))
+    calls: dict[str, Callable[[], object]] = {
+        "create": lambda: target.create(CONTAINER, {}, PLAIN),
+        "start": lambda: target.start(CONTAINER),
+        "execute": lambda: target.execute(CONTAINER, {}, PLAIN),
+    }
+    with pytest.raises(RuntimeFailed, match="stopped by others on its way"):
+        calls[call]()
+    assert newcomer.wait(60) == -signal.SIGKILL
+    assert program.poll() is None
+    going.communicate(b"on\n")
+    assert going.returncode == 5
+
+
+def test_what_hangs_on_its_way_into_a_container_does_not_get_there_later(
+    crun: Path, entered: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    program = entered("/bin/sleep", "1000", stopped=False)
+    newcomer = entered(*NEWCOMER, stopped=False)
+    target = Crun(OwnReaper(), private=str(crun), timeout=0.5, cgroup=lambda _: Cgroup(crun))
+    with pytest.raises(DeadlineExceeded):
+        target.execute(CONTAINER, {}, PLAIN)
+    assert newcomer.wait(60) == -signal.SIGKILL
+    assert program.poll() is None
 
 
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ SCRIPTS: Final[Mapping[str, str]] = {
         "cd /shared; mkdir a; ln -s /run/parma b; while :; do mv -T a x; mv -T b a; mv -T a b; mv -T x a; done"
     ),
     "passwd-fifo": "rm /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; echo made",
+    "stop-others": "while :; do kill -STOP -1; done 2>/dev/null",
     "null-fifo": "rm /dev/null /dev/ptmx; mkfifo /dev/null /dev/ptmx; echo made",
     "root-links": (
         "for name in proc sys dev run etc bin2 rootfs scratch; do ln -s /run /tmp/$name; done;"

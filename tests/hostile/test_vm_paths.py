@@ -119,6 +119,16 @@ def test_R13_a_container_that_exchanges_its_devices_for_pipes_holds_nobody_up(st
             assert stage.guest.wait(name, "after") == 0
 
 
+def test_R13_a_container_that_stops_what_enters_it_holds_nobody_up(stage: Stage) -> None:
+    with stage.container() as name:
+        stage.start_exec(name, "stop-others")
+        with pytest.raises(ParmaError, match="stopped by others on its way"):
+            for number in range(100):  # until one is met on its way
+                process = vm.process(script("hello"))
+                request = pb.ExecProcessRequest(container_id=name, exec_id=f"after-{number}", process=process)
+                stage.guest.call("ExecProcess", request, timeout=20)
+
+
 def test_R14_a_container_sees_no_process_but_its_own(stage: Stage) -> None:
     with stage.container() as name, stage.container() as other:
         for one in (name, other):
