@@ -120,13 +120,16 @@ def test_R13_a_container_that_exchanges_its_devices_for_pipes_holds_nobody_up(st
 
 
 def test_R13_a_container_that_stops_what_enters_it_holds_nobody_up(stage: Stage) -> None:
+    def enter_until_refused(name: str) -> None:
+        for number in range(100):  # some are past what stops them
+            process = vm.process(script("hello"))
+            request = pb.ExecProcessRequest(container_id=name, exec_id=f"after-{number}", process=process)
+            stage.guest.call("ExecProcess", request, timeout=20)
+
     with stage.container() as name:
         stage.start_exec(name, "stop-others")
         with pytest.raises(ParmaError, match="stopped by others on its way"):
-            for number in range(100):  # until one is met on its way
-                process = vm.process(script("hello"))
-                request = pb.ExecProcessRequest(container_id=name, exec_id=f"after-{number}", process=process)
-                stage.guest.call("ExecProcess", request, timeout=20)
+            enter_until_refused(name)
 
 
 def test_R14_a_container_sees_no_process_but_its_own(stage: Stage) -> None:
