@@ -297,6 +297,7 @@ class Rig:
         directory: Path,
         load_policy: Callable[[bytes], Engine] | None = None,
         tee: TeeProvider | None = None,
+        host: FakeHost | None = None,
     ) -> None:
         self.engine = FakeEngine()
         self.kernel = FakeKernel()
@@ -305,7 +306,7 @@ class Rig:
         self.disk = FakeDisk()
         self.programs: list[list[str]] = []
         self.runtime = FakeRuntime()
-        self.host = FakeHost(directory)
+        self.host = host or FakeHost(directory)
         self.enforcer = Enforcer(tee or NoTee(), load_policy or (lambda _policy: self.engine))
         self.scratches = Scratches(
             self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])

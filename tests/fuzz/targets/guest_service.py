@@ -18,13 +18,10 @@ from parma_wire import guest_pb2 as pb
 from parma_wire.errors import ParmaError
 from tests.fuzz.edits import Choices, edit_message
 from tests.guest.fakes import Rig
-from tests.guest.model import Request as Honest
+from tests.guest.rpcs import COMMAND, EXEC, HONEST, METHODS
 from tests.policy.builders import LAYERS, container, text
 
-SERVICE = pb.DESCRIPTOR.services_by_name["Guest"]
-_METHODS = [method.name for method in SERVICE.methods]
 _IDS = tuple(digit * 64 for digit in "ab")
-_COMMAND, _EXEC = ("/bin/app", "--serve"), ("/bin/sh",)
 _POLICY = text(
     container(layers=[LAYERS[0]]),
     allow_properties_access=True,
@@ -39,78 +36,26 @@ _NOWHERE = Path("/nonexistent/parma-fuzz")
 
 _TEXTS = (
     *("", "/", "..", "a", "/data", "/etc/hosts", "bind", "tmpfs", "rbind", "rw", "A=1", "PATH=/usr/bin:/bin", "e0"),
-    *(*_IDS, *LAYERS, *_COMMAND, *_EXEC, *(f"/run/mounts/scsi/m{number}" for number in range(3)), "0", "0-1"),
+    *(*_IDS, *LAYERS, *COMMAND, *EXEC, *(f"/run/mounts/scsi/m{number}" for number in range(3)), "0", "0-1"),
     *("net.ipv4.ip_unprivileged_port_start", "CAP_KILL", "RLIMIT_NOFILE", "host.example", "eth0", "é\0\n"),
     *("/volumes/secret/s", "/tmp/atlas/emptydir/x", f"/run/gcs/c/{_IDS[0]}/sandboxMounts/tmp/empty/x"),
     *('{"defaultAction":"SCMP_ACT_ALLOW"}', "127.0.0.1 localhost\n", "\x02\0\0\0\0\1", "\n\0\0\1", "x" * 20_000),
 )
 
-_HONEST: Mapping[str, Callable[[str], Any]] = {
-    "Hello": lambda _: pb.HelloRequest(),
-    "PutPolicy": lambda _: pb.PutPolicyRequest(offset=0, data=b"package policy"),
-    "SetPolicy": lambda _: pb.SetPolicyRequest(size=14),
-    "PutDocument": lambda _: pb.PutDocumentRequest(offset=0, data=b"\xd2\x84\x40\xa0\x40\x40"),
-    "LoadFragment": lambda _: pb.LoadFragmentRequest(size=6),
-    "LoadTrustList": lambda _: pb.LoadTrustListRequest(size=6),
-    "Evidence": lambda _: pb.EvidenceRequest(nonce=bytes(64)),
-    "Recording": lambda _: pb.RecordingRequest(),
-    "PutEndorsements": lambda _: pb.PutEndorsementsRequest(host_amd_cert=b"{}"),
-    "ConfigureNetwork": lambda _: pb.ConfigureNetworkRequest(
-        interfaces=[
-            pb.NetworkInterface(
-                mac=b"\x02\0\0\0\0\1",
-                name="eth0",
-                mtu=1500,
-                addresses=[pb.NetworkAddress(address=b"\n\0\0\2", prefix_length=24, broadcast=b"\n\0\0\xff")],
-                routes=[pb.NetworkRoute(destination=bytes(4), gateway=b"\n\0\0\1")],
-                neighbours=[pb.NetworkNeighbour(address=b"\n\0\0\1", mac=b"\x02\0\0\0\0\2")],
-            )
-        ]
-    ),
-    "PutFile": lambda _: pb.PutFileRequest(data=b"127.0.0.1 localhost\n", mode=0o644),
-    "ProvideFiles": lambda name: pb.ProvideFilesRequest(container_id=name, source="/etc/hosts"),
-    "MountDevice": lambda _: Honest("MountDevice", target=0, lun=0, root_hash=LAYERS[0]).message(),
-    "UnmountDevice": lambda _: Honest("UnmountDevice", target=0).message(),
-    "MountScratch": lambda name: pb.MountScratchRequest(container_id=name, memory_bytes=1 << 24),
-    "UnmountScratch": lambda name: Honest("UnmountScratch", name).message(),
-    "MountOverlay": lambda name: Honest("MountOverlay", name, layers=(0,)).message(),
-    "UnmountOverlay": lambda name: Honest("UnmountOverlay", name).message(),
-    "CreateSandbox": lambda name: pb.CreateSandboxRequest(sandbox_id=name, hostname="pod"),
-    "StopSandbox": lambda _: pb.StopSandboxRequest(),
-    "MountVolume": lambda _: pb.MountVolumeRequest(name="cache", lun=2),
-    "CreateContainer": lambda name: Honest("CreateContainer", name, command=_COMMAND).message(),
-    "StartContainer": lambda name: Honest("StartContainer", name).message(),
-    "ExecProcess": lambda name: Honest("ExecProcess", name, command=_EXEC, exec_id="e0").message(),
-    "SignalProcess": lambda name: pb.SignalProcessRequest(container_id=name, exec_id="e0", signal=9),
-    "WaitProcess": lambda name: pb.WaitProcessRequest(container_id=name),
-    "ResizePty": lambda name: pb.ResizePtyRequest(container_id=name, width=80, height=25),
-    "DeleteProcess": lambda name: pb.DeleteProcessRequest(container_id=name, exec_id="e0"),
-    "DeleteContainer": lambda name: Honest("DeleteContainer", name).message(),
-    "ListProcesses": lambda name: pb.ListProcessesRequest(container_id=name),
-    "Stats": lambda name: pb.StatsRequest(container_id=name),
-    "PauseContainer": lambda name: pb.PauseContainerRequest(container_id=name),
-    "ResumeContainer": lambda name: pb.ResumeContainerRequest(container_id=name),
-    "UpdateResources": lambda name: pb.UpdateResourcesRequest(
-        container_id=name, resources=pb.Resources(memory_limit=1 << 26)
-    ),
-    "PowerOff": lambda _: pb.PowerOffRequest(),
-}
-assert set(_HONEST) == set(_METHODS), "a request without its seed"
-
 
 def _seed(*methods: str, tail: bytes = b"") -> bytes:
     """Honest requests about the first container; ``tail`` has those that are not."""
-    return b"".join(bytes([_METHODS.index(method), 0, 0]) for method in methods) + tail
+    return b"".join(bytes([METHODS.index(method), 0, 0]) for method in methods) + tail
 
 
 _LIFE = ("MountDevice", "MountScratch", "MountOverlay", "CreateContainer", "StartContainer", "ExecProcess")
 SEEDS = [
-    *(_seed(method) for method in _METHODS),
+    *(_seed(method) for method in METHODS),
     _seed(*_LIFE, "SignalProcess", "WaitProcess", "DeleteProcess", "DeleteContainer", "Stats", "ListProcesses"),
     _seed("MountDevice", "MountScratch", "MountOverlay", "CreateContainer", "DeleteContainer", "UnmountOverlay"),
     _seed("CreateSandbox", "MountVolume", "MountDevice", "MountScratch", "MountOverlay", "CreateContainer"),
     _seed("PutFile", "ProvideFiles", "ConfigureNetwork", "PutDocument", "LoadFragment", "PutEndorsements"),
-    *(_seed(*_LIFE[:number], tail=bytes([_METHODS.index(_LIFE[number]), 0, 2, *range(24)])) for number in range(6)),
+    *(_seed(*_LIFE[:number], tail=bytes([METHODS.index(_LIFE[number]), 0, 2, *range(24)])) for number in range(6)),
 ]
 
 
@@ -158,8 +103,8 @@ def target(data: bytes) -> None:
         for _ in range(_MOST_REQUESTS):
             if not choices.left:
                 break
-            method = choices.pick(_METHODS)
-            message = _HONEST[method](choices.pick(_IDS))
+            method = choices.pick(METHODS)
+            message = HONEST[method](choices.pick(_IDS))
             for _ in range(choices.below(4)):
                 edit_message(message, choices, _TEXTS)
             _ask(world, method, message)
@@ -189,7 +134,7 @@ def _ask(world: _World, method: str, message: Any) -> None:
 def _check_spec(spec: Mapping[str, Any]) -> None:
     """Nothing runs but what the policy has."""
     process = spec["process"]
-    assert process["args"] == list(_COMMAND)
+    assert process["args"] == list(COMMAND)
     assert process["cwd"] == "/srv"
     assert process["noNewPrivileges"]
     assert process["user"]["uid"] == process["user"]["gid"] == 1000
