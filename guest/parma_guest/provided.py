@@ -6,28 +6,23 @@
     PutFile* (pieces, in guest memory)  -->  ProvideFiles: the policy decides  -->  below the sandbox's own directory
 
 They become files of the guest, so that the host changes nothing once it has given them. What it may change, it gives
-anew, and the policy is asked anew. Each has the extended attribute `ORIGIN`, whoever looks.
+anew, and the policy is asked anew. How they are written: `parma_guest.files`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from parma_guest import paths
+from parma_guest.files import File, FileSystem, Tree, prefixes
 from parma_guest.generated import GENERATED
 from parma_guest.values import ContainerId, GuestPath
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, FailedPrecondition, Malformed
 from parma_wire.limits import MAX_FILE_BYTES, MAX_FILES, MAX_FILES_BYTES, POLICY_CHUNK
 
-ORIGIN: Final = "user.parma.origin"
 MAX_SOURCES: Final = 128
 MAX_ALL_BYTES: Final = 32 << 20
 _MAX_ID: Final = 2**31 - 1
@@ -44,22 +39,12 @@ _SOURCES: Final = re.compile(
 )
 """Where the host may provide anything, below ``sandbox://``. What containers keep for each other is elsewhere."""
 
+_VOLUMES: Final = re.compile(
+    rf"/volumes/(configmap|secret|projected|downward-api)/{_PART}|/tmp/atlas/secretsVolume/{_PART}", re.ASCII
+)
+"""Those that kubelet changes as a whole."""
+
 _RESOLV_CONF: Final = re.compile(rf"/etc/resolv\.conf|/tmp/atlas/resolvconf/{_PART}", re.ASCII)
-
-
-class File(NamedTuple):
-    """A file, by its path below the source; empty where the source is the file."""
-
-    path: str
-    mode: int
-    uid: int
-    gid: int
-    data: bytes
-
-    @property
-    def sha256(self) -> str:
-        """In hex."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 class Request(NamedTuple):
@@ -108,7 +93,7 @@ class Staging:
         files, self._files, self._bytes = self._files, [], 0
         found = tuple(file._replace(data=bytes(data)) for file, data in files)
         names = {file.path for file in found}
-        parents = {path.rpartition("/")[0] for path in names for path in _prefixes(path)}
+        parents = {path.rpartition("/")[0] for path in names for path in prefixes(path)}
         if len(names) != len(found) or ("" in names and len(found) > 1) or (names & parents) - {""}:
             raise Malformed("files have the same name, or one is where another's directory is")
         return found
@@ -146,14 +131,13 @@ class Policy(Protocol):
         """Raises `Denied`."""
 
 
-class FileSystem(Protocol):
-    """What is needed of the guest's."""
+class _Source(NamedTuple):
+    files: tuple[File, ...]
+    version: str
+    """Name of the directory that has them, in a volume of Kubernetes."""
 
-    def prepare_bind(self, base: str, source: str) -> None:
-        """Makes directories down to ``source``, following no link."""
 
-    def open_beneath(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
-        """Opens ``path`` below ``root``, following no link."""
+_NOTHING: Final = _Source((), "")
 
 
 class Provided:
@@ -161,39 +145,28 @@ class Provided:
 
     def __init__(self, system: FileSystem) -> None:
         self._system = system
-        self._sources: dict[tuple[ContainerId, str], tuple[File, ...]] = {}
-        self._numbers = itertools.count()
+        self._sources: dict[tuple[ContainerId, str], _Source] = {}
+        self._trees: dict[ContainerId, Tree] = {}
 
-    def require_room(self, files: Sequence[File]) -> None:
-        """Raises `FailedPrecondition` when all that there is would be too much with these."""
-        total = sum(len(file.data) for known in (*self._sources.values(), tuple(files)) for file in known)
-        if total > MAX_ALL_BYTES or len(self._sources) >= MAX_SOURCES:
+    def require_room(self, sandbox: ContainerId, source: str, files: Sequence[File]) -> None:
+        """Raises `FailedPrecondition` when all that there is would be too much with these in the source's place."""
+        others = [known.files for place, known in self._sources.items() if place != (sandbox, source)]
+        total = sum(len(file.data) for known in (*others, files) for file in known)
+        if total > MAX_ALL_BYTES or len(others) >= MAX_SOURCES:
             raise FailedPrecondition("the host has provided too many files", expected=f"{MAX_ALL_BYTES} bytes in all")
 
     def write(self, sandbox: ContainerId, source: str, files: Sequence[File]) -> None:
         """Anew, or over what was there. Raises OSError and `Malformed`."""
-        base = paths.sandbox_mounts(sandbox)
-        before = self._sources.get((sandbox, source), ())
-        for file in files:
-            place = f"{source}/{file.path}" if file.path else source
-            parent, _, name = place.rpartition("/")
-            self._system.prepare_bind(base, base + parent)
-            directory = self._system.open_beneath(base, parent.lstrip("/") or ".", os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                # A file that is mounted by itself stays the same one; in a directory the new one takes the old one's
-                # place, so that nobody reads half of each.
-                if not file.path and before:
-                    self._overwrite(base, place, file)
-                else:
-                    self._replace(directory, name, file)
-            finally:
-                os.close(directory)
-        if not files:
-            self._system.prepare_bind(base, base + source)
-        kept = {file.path for file in files}
-        for gone in (file.path for file in before if file.path not in kept):
-            self._remove(base, f"{source}/{gone}")
-        self._sources[sandbox, source] = tuple(files)
+        before = self._sources.get((sandbox, source), _NOTHING)
+        tree = self._trees.get(sandbox)
+        if tree is None:
+            tree = self._trees[sandbox] = Tree(self._system, paths.sandbox_mounts(sandbox))
+        version = ""
+        if _VOLUMES.fullmatch(source) and not any(file.path == "" for file in files):
+            version = tree.put_volume(source, files, before.files, before.version)
+        else:
+            tree.put(source, files, before.files)
+        self._sources[sandbox, source] = _Source(tuple(files), version)
 
     def check_mount(self, sandbox: ContainerId, destination: str, source: str) -> None:
         """Raises `Denied` where a container would have something of the host's that is for another place."""
@@ -202,55 +175,6 @@ class Provided:
             made = "/etc/resolv.conf" if _RESOLV_CONF.fullmatch(below) else below
             if made != destination or (sandbox, below) not in self._sources:
                 raise Denied(f"{destination} can only be the file of that name that the host provides")
-
-    def _replace(self, directory: int, name: str, file: File) -> None:
-        temporary = f".parma-{next(self._numbers)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            _fill(descriptor, file)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
-        finally:
-            os.close(descriptor)
-
-    def _overwrite(self, base: str, place: str, file: File) -> None:
-        descriptor = self._system.open_beneath(base, place.lstrip("/"), os.O_WRONLY | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Malformed("what was a file is one no longer")
-            os.ftruncate(descriptor, 0)
-            _fill(descriptor, file)
-        finally:
-            os.close(descriptor)
-
-    def _remove(self, base: str, place: str) -> None:
-        parent, _, name = place.rpartition("/")
-        with suppress(FileNotFoundError):
-            directory = self._system.open_beneath(base, parent.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.unlink(name, dir_fd=directory)
-            finally:
-                os.close(directory)
-
-
-def _fill(descriptor: int, file: File) -> None:
-    view = memoryview(file.data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.fchown(descriptor, file.uid, file.gid)
-    os.fchmod(descriptor, file.mode)
-    with suppress(OSError):  # for whoever looks; nothing depends on it
-        os.setxattr(descriptor, ORIGIN, b"host")
-
-
-def _prefixes(path: str) -> list[str]:
-    """The path and its parents, but for the empty one."""
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def document(sandbox: ContainerId, request: Request, files: Sequence[File]) -> Mapping[str, object]:
@@ -278,6 +202,6 @@ class HostFiles:
         request = parse(message)
         files = checked(request.source, staged)
         owner = sandbox or request.container
-        self.provided.require_room(files)
+        self.provided.require_room(owner, request.source, files)
         policy.ask("provide_files", document(owner, request, files))
         self.provided.write(owner, request.source, files)

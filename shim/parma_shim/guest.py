@@ -20,7 +20,7 @@ from parma_wire.limits import DOCUMENT_CHUNK, POLICY_CHUNK
 from ttrpc import TtrpcError
 
 if TYPE_CHECKING:
-    from parma_shim.provided import HostFile
+    from parma_shim.host_tree import HostFile
 
 SERVICE: Final = "parma.guest.v1.Guest"
 

@@ -1,35 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the host that containers mount: read here, handed to the guest, and handed over again when they change.
+"""Files of the host that containers mount: handed to the guest, and handed over again when they change.
 
 Only regular files, few and small, are copied: what changes all the time, or is a socket, or a file system, cannot be
-had by copying. kubelet writes volumes so that a link leads to the current files: links are followed, on this side.
+had by copying. Whether anything may be changed is for the guest to say, by its policy. What it has refused is logged
+once, and it keeps what it has.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from parma_shim.digest import hex_digest
 from parma_shim.host_mounts import HostMount
-from parma_wire.errors import NotFound, ParmaError, Unavailable, Unsupported
-from parma_wire.limits import MAX_FILE_BYTES, MAX_FILES, MAX_FILES_BYTES
-
-_MAX_DEPTH: Final = 8
-Log = Callable[[str], None]
+from parma_shim.host_tree import HostFile, Stamp, read, stamp
+from parma_wire.errors import DeadlineExceeded, Denied, NotFound, ParmaError, Unavailable
 
 
-class HostFile(NamedTuple):
-    """A file to be copied; ``path`` is below the mount's source, empty where that is the file."""
+class Log(Protocol):
+    """Writes a warning."""
 
-    path: str
-    mode: int
-    uid: int
-    gid: int
-    data: bytes
+    def __call__(self, message: str, **fields: object) -> None: ...
 
 
 class FilePort(Protocol):
@@ -43,7 +35,17 @@ class FilePort(Protocol):
 class _Given(NamedTuple):
     container: str
     mount: HostMount
-    files: tuple[HostFile, ...]
+    stamp: Stamp
+    """Of what was read last, whether the guest took it or not."""
+    digest: str
+    """Of the same."""
+    complaint: str = ""
+    """What was logged of it."""
+
+
+_NOTHING: Final = HostFile("", 0o666, 0, 0, b"")
+_NEVER: Final[Stamp] = ("never",)
+"""Differs from any other."""
 
 
 class HostFiles:
@@ -63,11 +65,21 @@ class HostFiles:
         self._watcher: threading.Thread | None = None
 
     def provide(self, mounts: Iterable[HostMount], container: str, *, deadline: float) -> None:
-        """Those that the guest does not have as they are now. Raises what went wrong."""
+        """Those that the guest does not have as they are now. Raises what went wrong.
+
+        A change that the policy denies is no failure: the container gets what the VM has of it.
+        """
         for mount in mounts:
-            files = (HostFile("", 0o666, 0, 0, b""),) if mount.is_empty else tuple(read(mount.source))
             with self._lock:
-                self._give(_Given(container, mount, files), deadline)
+                mark = _NEVER if mount.is_empty else stamp(mount.source)
+                files = [_NOTHING] if mount.is_empty else read(mount.source)
+                wanted = _Given(container, mount, mark, _digest(files))
+                try:
+                    self._give(wanted, files, deadline)
+                except Denied as error:
+                    if mount.place not in self._given:
+                        raise
+                    self._complain(wanted, error)
         if self._given and self._watcher is None and self._interval:
             self._watcher = threading.Thread(target=self._watch, name="files", daemon=True)
             self._watcher.start()
@@ -77,83 +89,52 @@ class HostFiles:
         self._closed.set()
 
     def look(self) -> None:
-        """Hand over what has changed. What the guest refuses is logged, and not tried again before it changes."""
-        for place, known in list(self._given.items()):
-            if known.mount.is_empty:
-                continue
-            try:
-                files = tuple(read(known.mount.source))
-            except ParmaError:
-                continue  # gone with its container, or about to be replaced
+        """Hand over what has changed. What cannot be is logged, and not tried again before it changes once more."""
+        for place in list(self._given):
             with self._lock:
-                if files == self._given[place].files:
-                    continue
-                try:
-                    self._give(known._replace(files=files), None)
-                except ParmaError as error:
-                    self._given[place] = known._replace(files=files)
-                    self._log(f"changed files are not handed over to {place}: {error}")
+                known = self._given[place]
+                if not known.mount.is_empty:
+                    self._look(known)
 
-    def _give(self, wanted: _Given, deadline: float | None) -> None:
+    def _look(self, known: _Given) -> None:
+        seen = known
+        try:
+            seen = known._replace(stamp=stamp(known.mount.source))
+            if seen.stamp == known.stamp:
+                return
+            files = read(known.mount.source)
+            seen = seen._replace(digest=_digest(files))
+            self._give(seen._replace(complaint=""), files, None)
+        except NotFound:
+            return  # gone with its container, or about to be replaced
+        except (Unavailable, DeadlineExceeded) as error:
+            self._complain(known, error)  # and try again
+        except ParmaError as error:
+            self._complain(seen, error)
+
+    def _give(self, wanted: _Given, files: Sequence[HostFile], deadline: float | None) -> None:
         place = wanted.mount.place
         known = self._given.get(place)
-        if known is None or known.files != wanted.files:
-            self._guest.provide_files(
-                wanted.container, place, wanted.files, update=known is not None, deadline=deadline
-            )
-            self._given[place] = wanted
+        if known is None or known.digest != wanted.digest:
+            update = known is not None
+            self._guest.provide_files(wanted.container, place, files, update=update, deadline=deadline)
+        self._given[place] = wanted
+
+    def _complain(self, seen: _Given, error: ParmaError) -> None:
+        """Logs it unless it was logged before, and keeps what was seen as if it had been given."""
+        place, complaint = seen.mount.place, str(error)
+        known = self._given.get(place)
+        if known is None or (known.stamp, known.complaint) != (seen.stamp, complaint):
+            kind = "denied" if isinstance(error, Denied) else "not possible"
+            self._log(f"{kind}: change of files: {complaint}", method="ProvideFiles", source=seen.mount.source)
+        self._given[place] = seen._replace(complaint=complaint)
 
     def _watch(self) -> None:
         while not self._closed.wait(self._interval):
             self.look()
 
 
-def read(source: str) -> list[HostFile]:
-    """The file, or the files below the directory. Raises NotFound, Unavailable, Unsupported."""
-    try:
-        if not Path(source).is_dir():
-            return [_read(source, "")]
-        files: list[HostFile] = []
-        for path in _paths(source, "", _MAX_DEPTH):
-            files.append(_read(f"{source}/{path}", path))
-            if len(files) > MAX_FILES or sum(len(file.data) for file in files) > MAX_FILES_BYTES:
-                raise Unsupported(
-                    f"{source} cannot be mounted: its files would be copied into the VM, and there are too many",
-                    expected=f"at most {MAX_FILES} files of {MAX_FILES_BYTES >> 20} MiB in all",
-                )
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no {error.filename} to mount") from error
-    except OSError as error:
-        raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from error
-    return files
-
-
-def _paths(directory: str, below: str, depth: int) -> Iterator[str]:
-    """Of what is neither a directory nor one of kubelet's own names, ``..data`` and what it leads to."""
-    with os.scandir(directory) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.name.startswith(".."):
-            continue
-        if not entry.is_dir():
-            yield below + entry.name
-        elif depth:
-            yield from _paths(entry.path, f"{below}{entry.name}/", depth - 1)
-        else:
-            raise Unsupported(f"{directory} cannot be mounted: its directories are too deep")
-
-
-def _read(source: str, path: str) -> HostFile:
-    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Unsupported(f"{source} cannot be mounted: only regular files can be copied into the VM")
-        if found.st_size > MAX_FILE_BYTES:
-            raise Unsupported(
-                f"{source} cannot be mounted: it is too large", expected=f"at most {MAX_FILE_BYTES} bytes"
-            )
-        data = os.read(descriptor, MAX_FILE_BYTES)
-        return HostFile(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, data)
-    finally:
-        os.close(descriptor)
+def _digest(files: Iterable[HostFile]) -> str:
+    """Of names, modes, owners and contents."""
+    facts = [(file.path, file.mode, file.uid, file.gid, hex_digest(file.data)) for file in files]
+    return hex_digest(repr(facts).encode(errors="surrogateescape"))

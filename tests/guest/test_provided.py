@@ -178,9 +178,9 @@ def files() -> Provided:
 
 
 def test_files_are_written_with_their_modes_and_replaced_as_a_whole(base: Path, files: Provided) -> None:
-    source = "/volumes/configmap/settings"
+    source = "/host/srv/settings"
     files.write(POD, source, [file("a", b"1"), file("dir/b", b"2", 0o444)])
-    place = base / "volumes/configmap/settings"
+    place = base / "host/srv/settings"
     assert (place / "a").read_bytes() == b"1"
     assert (place / "dir/b").stat().st_mode & 0o7777 == 0o444
     opened = (place / "a").open("rb")
@@ -189,6 +189,74 @@ def test_files_are_written_with_their_modes_and_replaced_as_a_whole(base: Path, 
         assert opened.read() == b"1"
     assert (place / "a").read_bytes() == b"new"
     assert sorted(path.name for path in place.rglob("*")) == ["a", "dir"]
+
+
+VOLUME = "/volumes/configmap/settings"
+
+
+def seen(place: Path) -> dict[str, bytes]:
+    """What a container finds by the names that it knows."""
+    return {entry.name: entry.read_bytes() for entry in place.iterdir() if entry.is_file()}
+
+
+def test_all_files_of_a_volume_change_at_once(base: Path, files: Provided) -> None:
+    place = base / VOLUME.lstrip("/")
+    files.write(POD, VOLUME, [file("a", b"1"), file("dir/b", b"1", 0o444)])
+    before = os.open(place / "..data", os.O_RDONLY | os.O_DIRECTORY)
+    opened = (place / "..data/a").open("rb")
+    assert (place / "a").readlink() == Path("..data/a")
+    assert (place / "dir/b").stat().st_mode & 0o7777 == 0o444
+    files.write(POD, VOLUME, [file("a", b"2"), file("c", b"2")])
+    with opened:
+        assert opened.read() == b"1"  # who has it open reads it to its end
+    assert os.listdir(before) == []  # noqa: PTH208 - by descriptor: the old version, in place until nobody has it
+    os.close(before)
+    assert seen(place) == {"a": b"2", "c": b"2"}
+    assert sorted(entry.name for entry in place.iterdir()) == sorted(
+        ["..data", (place / "..data").readlink().name, "a", "c"]
+    )
+
+
+@pytest.mark.parametrize("sabotage", ["..data", "c"])
+def test_an_update_that_fails_leaves_all_as_it_was(base: Path, files: Provided, sabotage: str) -> None:
+    place = base / VOLUME.lstrip("/")
+    files.write(POD, VOLUME, [file("a", b"1")])
+    before = (place / "..data").readlink()
+    names = sorted(entry.name for entry in place.iterdir())
+    if sabotage == "..data":  # a container with a writable mount
+        (place / "..data").unlink()
+        (place / "..data").mkdir()
+    else:
+        (place / "c").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.write(POD, VOLUME, [file("a", b"2"), file("b", b"2"), file("c", b"2")])
+    assert (place / before / "a").read_bytes() == b"1"
+    assert sorted(entry.name for entry in place.iterdir()) == sorted({*names, sabotage})
+    (place / sabotage).rmdir()
+    files.write(POD, VOLUME, [file("a", b"3"), file("c", b"3")])
+    assert seen(place) == {"a": b"3", "c": b"3"}
+
+
+def test_names_of_the_layout_are_not_the_hosts(base: Path, files: Provided) -> None:
+    for name in ("..data", "..data/a", "..parma-1/a"):
+        with pytest.raises(Malformed):
+            files.write(POD, VOLUME, [file(name)])
+    assert not (base / "volumes").exists()
+
+
+def test_what_a_container_adds_to_an_old_version_stays_its_own(base: Path, files: Provided, tmp_path: Path) -> None:
+    place = base / VOLUME.lstrip("/")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b").write_bytes(b"untouched")
+    files.write(POD, VOLUME, [file("a", b"1"), file("dir/b", b"1")])
+    version = place / (place / "..data").readlink()
+    (version / "dir/b").unlink()
+    (version / "dir").rmdir()
+    (version / "dir").symlink_to(outside)
+    files.write(POD, VOLUME, [file("a", b"2")])
+    assert (outside / "b").read_bytes() == b"untouched"
+    assert seen(place) == {"a": b"2"}
 
 
 def test_a_single_file_stays_the_same_file(base: Path, files: Provided) -> None:
@@ -215,7 +283,7 @@ def test_no_link_is_followed_wherever_a_container_puts_one(
         pass
     else:
         assert at.endswith("/a")  # the link itself was replaced
-        assert not link.is_symlink()
+        assert link.readlink() == Path("..data/a")
     assert (outside / "a").read_bytes() == b"untouched"
     assert [path.name for path in outside.iterdir()] == ["a"]
 
@@ -233,7 +301,17 @@ def test_an_update_of_a_single_file_follows_no_link_either(base: Path, files: Pr
 def test_all_together_is_bounded(files: Provided, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provided, "MAX_ALL_BYTES", 10)
     with pytest.raises(FailedPrecondition):
-        files.require_room([file(data=b"12345678901")])
+        files.require_room(POD, "/etc/hosts", [file(data=b"12345678901")])
+
+
+def test_what_is_replaced_does_not_count_any_more(base: Path, files: Provided, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provided, "MAX_ALL_BYTES", 10)
+    monkeypatch.setattr(provided, "MAX_SOURCES", 1)
+    files.write(POD, "/host/a", [file(data=b"1234567890")])
+    files.require_room(POD, "/host/a", [file(data=b"0987654321")])
+    with pytest.raises(FailedPrecondition):
+        files.require_room(POD, "/host/b", [file(data=b"")])
+    assert (base / "host/a").read_bytes() == b"1234567890"
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------
