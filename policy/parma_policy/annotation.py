@@ -14,6 +14,8 @@ from parma_wire.errors import Denied, Malformed
 from parma_wire.limits import MAX_POLICY_BYTES
 
 ANNOTATION: Final = "io.parma.policy"
+VOLUME_LIMITS: Final = "io.parma.volume-limits"
+"""``NAME=SIZE,...``: how much a pod's emptyDirs may hold, which kubelet tells no runtime. No policy says it either."""
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = 16 + zlib.MAX_WBITS

@@ -288,7 +288,8 @@ def _put_out(arguments: argparse.Namespace, made: Sequence[Made]) -> None:
         _into_directory(arguments.out_dir, made)
     if arguments.annotation:
         for item in made:
-            _say(*([f"# {item.title}"] if item.title else []), f"{ANNOTATION}: {_annotation(item)}")
+            lines = [f"{name}: {value}" for name, value in _annotations(item).items()]
+            _say(*([f"# {item.title}"] if item.title else []), *lines)
     if arguments.out is not None or not (into_manifests or arguments.out_dir is not None or arguments.annotation):
         _single(arguments.out, made)
 
@@ -320,12 +321,12 @@ def _into_directory(directory: Path, made: Sequence[Made]) -> None:
         write_file(directory / f"{item.name}.rego", item.text.encode())
 
 
-def _annotation(made: Made) -> str:
+def _annotations(made: Made) -> dict[str, str]:
     text = to_annotation(made.text.encode())
     if len(text) > _MAX_ANNOTATIONS:
         hint = "put the policy on the nodes and name it with the annotation io.parma.policy-file"
         raise Malformed(f"{made.title}: the annotation has {len(text)} bytes, too many for Kubernetes", hint=hint)
-    return text
+    return {ANNOTATION: text, **made.annotations}
 
 
 def _into_manifests(arguments: argparse.Namespace, made: Sequence[Made]) -> None:
@@ -334,7 +335,7 @@ def _into_manifests(arguments: argparse.Namespace, made: Sequence[Made]) -> None
         raise Malformed("--out-yaml and --in-place are about all workloads of manifests", expected="--kubernetes FILE")
     if arguments.out_yaml is not None and len(files) != 1:
         raise Malformed("--out-yaml takes one manifest", expected="--in-place for several")
-    left = [_annotation(item) for item in made]
+    left = [_annotations(item) for item in made]
     written = []
     for path in files:
         text = decoded(read_file(path), str(path))

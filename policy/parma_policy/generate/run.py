@@ -64,6 +64,8 @@ class Made:
     name: str
     title: str
     text: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What its pods need besides the policy's own."""
 
 
 def run(settings: Settings, library: Library) -> list[Made]:
@@ -157,9 +159,8 @@ def _joined(units: Sequence[Unit]) -> Unit:
 def _made(unit: Unit, containers: Sequence[Container], settings: Settings, problems: Problems) -> Made:
     notes = (unit.title, *(f"Set aside on request: {path}" for path in problems.set_aside))
     fragments = (*unit.fragments, *settings.fragments)
-    return Made(
-        unit.name, unit.title, policy_text(_distinct(containers), settings.switches, fragments=fragments, notes=notes)
-    )
+    text = policy_text(_distinct(containers), settings.switches, fragments=fragments, notes=notes)
+    return Made(unit.name, unit.title, text, unit.annotations())
 
 
 def _distinct(containers: Sequence[Container]) -> list[Container]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parma_policy.generate.assemble import Variable, Wanted, assemble
@@ -63,6 +63,8 @@ class Unit:
     read: Callable[[], Sequence[SourceContainer]]
     """Understands it: only what is asked for has to be in order."""
     fragments: tuple[Fragment, ...] = ()
+    annotations: Callable[[], Mapping[str, str]] = dict
+    """What its pods need besides the policy's own."""
 
 
 FindImage = Callable[[str], Image]

@@ -8,7 +8,7 @@ import difflib
 import pytest
 import yaml
 
-from parma_policy.annotation import ANNOTATION, load_annotation
+from parma_policy.annotation import ANNOTATION, VOLUME_LIMITS, load_annotation
 from parma_policy.generate.kubernetes.insert import count, insert
 from parma_wire.errors import Unsupported
 from tests.policy.generate.builders import VECTORS, app_image, parma
@@ -54,7 +54,7 @@ def added(before: str, after: str) -> list[str]:
 
 def test_only_what_must_be_is_put_in() -> None:
     document = BLOCK.replace("spec: {containers: [{name: c}]}", "spec:\n          containers: [{name: c}]")
-    assert added(document, insert(document, ["A", "B"], "parma")) == [
+    assert added(document, insert(document, [{ANNOTATION: "A"}, {ANNOTATION: "B"}], "parma")) == [
         f'        {ANNOTATION}: "A"',
         '      runtimeClassName: "parma"',
         "        metadata:",
@@ -81,22 +81,30 @@ def test_only_what_must_be_is_put_in() -> None:
 )
 def test_styles_of_manifests(text: str) -> None:
     names = [f"N{number}" for number in range(count(text))]
-    after = insert(text, names, "parma")
+    annotations = [{ANNOTATION: name, VOLUME_LIMITS: f"v={name}"} for name in names]
+    after = insert(text, annotations, "parma")
     for name in names:
         assert after.count(f'"{name}"') == 1
-    assert insert(after, names, "parma") == after
+        assert after.count(f'"v={name}"') == 1
+    assert insert(after, annotations, "parma") == after
     assert len(list(yaml.safe_load_all(after))) == len(list(yaml.safe_load_all(text)))
 
 
 def test_without_a_runtime_class_none_is_put_in() -> None:
-    assert "runtimeClassName" not in insert(BLOCK, ["A", "B"], "")
+    assert "runtimeClassName" not in insert(BLOCK, [{ANNOTATION: "A"}, {ANNOTATION: "B"}], "")
+
+
+def test_limits_of_volumes_that_are_there_are_replaced() -> None:
+    before = f"kind: Pod\nmetadata:\n  annotations:\n    {VOLUME_LIMITS}: a=1Gi  # by hand\nspec: {{containers: []}}\n"
+    after = insert(before, [{ANNOTATION: "A", VOLUME_LIMITS: "a=2Gi"}], "")
+    assert f'    {ANNOTATION}: "A"\n    {VOLUME_LIMITS}: "a=2Gi"  # by hand\n' in after
 
 
 def test_a_template_that_two_workloads_share_is_not_changed() -> None:
     first = "- kind: Pod\n  metadata: &m\n    name: x\n  spec: {}\n"
     shared = f"kind: List\nitems:\n{first}- kind: Pod\n  metadata: *m\n  spec: {{}}\n"
     with pytest.raises(Unsupported, match="anchor"):
-        insert(shared, ["A", "B"], "")
+        insert(shared, [{ANNOTATION: "A"}, {ANNOTATION: "B"}], "")
 
 
 def test_the_command_writes_manifests_with_their_policies(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -111,6 +119,7 @@ def test_the_command_writes_manifests_with_their_policies(tmp_path, capsys) -> N
     objects.write_text((case / "objects.yaml").read_text())
     assert parma("policy", "generate", *arguments, "--kubernetes", objects, "--in-place", "--annotation") == 0
     deployment, pod, job = yaml.safe_load_all(manifest.read_text())
+    assert VOLUME_LIMITS not in deployment["spec"]["template"]["metadata"]["annotations"]  # kubelet's own, in memory
     template = deployment["spec"]["template"]
     assert template["spec"]["runtimeClassName"] == "parma"
     policy = load_annotation(template["metadata"]["annotations"][ANNOTATION])

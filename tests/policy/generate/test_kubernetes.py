@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from parma_policy.generate.assemble import Variable
-from parma_policy.generate.kubernetes import quantities, workloads
+from parma_policy.generate.kubernetes import manifests, quantities, workloads
 from parma_policy.generate.kubernetes.expansion import expand_static
+from parma_policy.generate.kubernetes.pod import PodSettings
 from parma_policy.generate.patterns import Text
-from parma_policy.generate.problems import SourceError
+from parma_policy.generate.problems import Problems, SourceError
 from parma_policy.generate.run import Settings
 from parma_policy.generate.source import ContainerOptions
 from parma_policy.model import Container
+from parma_shim import pod_volumes
 from parma_wire.errors import NotFound
 from tests.policy.generate.sources import accepts, containers, policies, write_documents
 
@@ -489,6 +491,41 @@ def test_mounts_are_those_that_kubelet_asks_for(made: Any) -> None:
 )
 def test_mounts_that_cannot_be_had_are_problems(refused: Any, mount: Json, says: str) -> None:
     assert says in refused(pod({"volumeMounts": [mount]}, volumes=[{"name": "e", "emptyDir": {}}]))
+
+
+def limits(tmp_path: Path, document: Json) -> dict[str, str]:
+    """What the generator would put into the manifest besides the policy."""
+    path = write_documents(tmp_path / "manifest.yaml", [document])
+    (unit,) = manifests.read([path], Problems("manifest"), PodSettings(), lambda _: ContainerOptions())
+    return dict(unit.annotations())
+
+
+def test_limits_of_empty_dirs_are_told_to_the_runtime(tmp_path: Path) -> None:
+    volumes = [
+        {"name": "a", "emptyDir": {"sizeLimit": "1.5Gi"}},
+        {"name": "b", "emptyDir": {"medium": "", "sizeLimit": "100M"}},
+        {"name": "c", "emptyDir": {"sizeLimit": 1000}},
+        {"name": "d", "emptyDir": {"sizeLimit": "1500m"}},
+        {"name": "e", "emptyDir": {"sizeLimit": "1e3"}},
+        {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {"name": "none", "emptyDir": {}},
+        {"name": "zero", "emptyDir": {"sizeLimit": "0"}},
+        {"name": "map", "configMap": {"name": "m"}},
+    ]
+    document = pod(volumes=volumes)
+    text = limits(tmp_path, document)["io.parma.volume-limits"]
+    assert text == "a=1536Mi,b=100000000,c=1000,d=2,e=1000"
+    assert pod_volumes.limits({pod_volumes.LIMITS_ANNOTATION: text})["a"] == 3 << 29
+    document["metadata"]["annotations"] = {"io.parma.volume-limits": "none=1Gi, a=1Mi"}
+    assert limits(tmp_path, document)["io.parma.volume-limits"] == f"{text},none=1Gi"
+    assert limits(tmp_path, pod(volumes=volumes[5:])) == {}
+    assert limits(tmp_path, pod()) == {}
+
+
+def test_limits_that_make_no_sense_are_problems(refused: Any) -> None:
+    for wrong in ("much", "-1", "2Ti"):
+        document = pod(volumes=[{"name": "a", "emptyDir": {"sizeLimit": wrong}}])
+        assert "volumes[0].emptyDir.sizeLimit" in refused(document)
 
 
 def test_a_path_of_the_host_that_is_set_aside_is_not_mounted(made: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests with the policy's annotation and the runtime class put in; everything else stays as written.
+"""Manifests with annotations and the runtime class put in; everything else stays as written.
 
 The text is changed where it must be and nowhere else, so comments, order and style survive. The result is parsed
 again, and compared with the original.
@@ -7,13 +7,12 @@ again, and compared with the original.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
-from parma_policy.annotation import ANNOTATION
 from parma_wire.errors import Unsupported
 
 _TEMPLATES: Final = {
@@ -40,16 +39,16 @@ class _Edit:
     text: str
 
 
-def insert(text: str, annotations: Sequence[str], runtime_class: str) -> str:
-    """The manifest with one annotation for each of its workloads, in order.
+def insert(text: str, annotations: Sequence[Mapping[str, str]], runtime_class: str) -> str:
+    """The manifest with annotations for the pods of each of its workloads, in order.
 
     ``runtime_class`` is put in as well, unless it is empty. Raises Unsupported where the text cannot be changed in
     place: where an anchor is shared.
     """
     pods = list(_pods(text))
     edits: list[_Edit] = []
-    for pod, annotation in zip(pods, annotations, strict=True):
-        edits += _edits(text, pod, annotation, runtime_class)
+    for pod, wanted in zip(pods, annotations, strict=True):
+        edits += _edits(text, pod, wanted, runtime_class)
     edits.sort(key=lambda edit: edit.start, reverse=True)
     if len({edit.start for edit in edits}) != len(edits):
         raise Unsupported("workloads share a part of the manifest through an anchor", hint="write it out for each")
@@ -96,30 +95,33 @@ def _member(node: yaml.MappingNode, name: str) -> yaml.Node | None:
     return None
 
 
-def _edits(text: str, pod: yaml.MappingNode, annotation: str, runtime_class: str) -> Iterator[_Edit]:
-    yield from _put(text, pod, [("metadata", [("annotations", [(ANNOTATION, annotation)])])])
+def _edits(text: str, pod: yaml.MappingNode, annotations: Mapping[str, str], runtime_class: str) -> Iterator[_Edit]:
+    yield from _put(text, pod, [("metadata", [("annotations", list(annotations.items()))])])
     if runtime_class:
         yield from _put(text, pod, [("spec", [("runtimeClassName", runtime_class)])])
 
 
 def _put(text: str, node: yaml.MappingNode, members: Members) -> Iterator[_Edit]:
-    """One member, perhaps of a mapping in the mapping: what is there already is gone into, or replaced."""
-    ((name, value),) = members
-    present = _member(node, name)
-    if present is None:
-        yield _added(text, node, members)
-    elif isinstance(present, yaml.MappingNode) and isinstance(value, list):
-        yield from _put(text, present, value)
-    elif not isinstance(present, yaml.ScalarNode) or isinstance(value, list) != (present.value in _NULL):
-        raise Unsupported(f"{name} of a workload is not what it should be")
-    elif present.value != value:
-        start, end = present.start_mark.index, present.end_mark.index
-        written = f"{{{_flow(value)}}}" if isinstance(value, list) else f'"{value}"'
-        yield _Edit(start, end, written if text[start - 1].isspace() else f" {written}")
+    """Members, perhaps of a mapping in the mapping: what is there already is gone into, or replaced."""
+    missing = []
+    for name, value in members:
+        present = _member(node, name)
+        if present is None:
+            missing.append((name, value))
+        elif isinstance(present, yaml.MappingNode) and isinstance(value, list):
+            yield from _put(text, present, value)
+        elif not isinstance(present, yaml.ScalarNode) or isinstance(value, list) != (present.value in _NULL):
+            raise Unsupported(f"{name} of a workload is not what it should be")
+        elif present.value != value:
+            start, end = present.start_mark.index, present.end_mark.index
+            written = f"{{{_flow(value)}}}" if isinstance(value, list) else f'"{value}"'
+            yield _Edit(start, end, written if text[start - 1].isspace() else f" {written}")
+    if missing:
+        yield _added(text, node, missing)
 
 
 Members = list[tuple[str, Any]]
-"""One member: its name, and its value or, as a list again, the member in it."""
+"""Names, and the value of each or, as a list again, the members in it."""
 
 
 def _added(text: str, node: yaml.MappingNode, members: Members) -> _Edit:
@@ -137,19 +139,23 @@ def _added(text: str, node: yaml.MappingNode, members: Members) -> _Edit:
 
 
 def _block(members: Members, indent: str) -> str:
-    ((name, value),) = members
-    if isinstance(value, list):
-        return f"{indent}{name}:\n{_block(value, indent + '  ')}"
-    return f'{indent}{name}: "{value}"\n'
+    return "".join(
+        f"{indent}{name}:\n{_block(value, indent + '  ')}"
+        if isinstance(value, list)
+        else f'{indent}{name}: "{value}"\n'
+        for name, value in members
+    )
 
 
 def _flow(members: Members) -> str:
     """Without braces. Quoted, so that it is JSON too."""
-    ((name, value),) = members
-    return f'"{name}": {{{_flow(value)}}}' if isinstance(value, list) else f'"{name}": "{value}"'
+    return ", ".join(
+        f'"{name}": {{{_flow(value)}}}' if isinstance(value, list) else f'"{name}": "{value}"'
+        for name, value in members
+    )
 
 
-def _check(before: str, after: str, annotations: Sequence[str], runtime_class: str) -> None:
+def _check(before: str, after: str, annotations: Sequence[Mapping[str, str]], runtime_class: str) -> None:
     """Both texts mean the same but for what was to be put in."""
     expected = list(yaml.safe_load_all(before))
     index = 0
@@ -158,7 +164,7 @@ def _check(before: str, after: str, annotations: Sequence[str], runtime_class: s
             metadata = pod.get("metadata") or {}
             pod["metadata"] = {
                 **metadata,
-                "annotations": {**(metadata.get("annotations") or {}), ANNOTATION: annotations[index]},
+                "annotations": {**(metadata.get("annotations") or {}), **annotations[index]},
             }
             if runtime_class:
                 pod["spec"] = {**pod["spec"], "runtimeClassName": runtime_class}
@@ -168,7 +174,7 @@ def _check(before: str, after: str, annotations: Sequence[str], runtime_class: s
     except yaml.YAMLError:
         same = False
     if not same:
-        raise Unsupported("the annotation cannot be put into a manifest of this style", hint="paste it: --annotation")
+        raise Unsupported("the annotations cannot be put into a manifest of this style", hint="paste it: --annotation")
 
 
 def _loaded_pods(document: Any) -> Iterator[dict[str, Any]]:

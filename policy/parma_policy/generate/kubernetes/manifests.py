@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from parma_policy.annotation import VOLUME_LIMITS
 from parma_policy.generate import documents
 from parma_policy.generate.assemble import Wanted
 from parma_policy.generate.kubernetes import workloads
 from parma_policy.generate.kubernetes.pod import PodSettings, read_pod
+from parma_policy.generate.kubernetes.volumes import limits_annotation
 from parma_policy.generate.nodes import Node
 from parma_policy.generate.problems import Problems
 from parma_policy.generate.source import OptionsOf, SourceContainer, Unit
@@ -40,9 +42,14 @@ def read(
         return own + read_pod(workload, objects, settings, options)
 
     return [
-        Unit(name=name, title=workload.title, read=partial(containers, workload))
-        for workload, name in zip(found, _file_names(found), strict=True)
+        Unit(workload_name, workload.title, partial(containers, workload), annotations=partial(_annotations, workload))
+        for workload, workload_name in zip(found, _file_names(found), strict=True)
     ]
+
+
+def _annotations(workload: workloads.Workload) -> dict[str, str]:
+    limits = limits_annotation(workload.spec, workload.annotations.get(VOLUME_LIMITS, ""))
+    return {VOLUME_LIMITS: limits} if limits else {}
 
 
 def _file_names(found: Iterable[workloads.Workload]) -> list[str]:

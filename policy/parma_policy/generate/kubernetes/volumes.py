@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from parma_policy.generate.kubernetes import quantities
 from parma_policy.generate.kubernetes.workloads import LETTER
 from parma_policy.generate.nodes import Fields, Node
 from parma_policy.generate.patterns import quoted
@@ -79,7 +80,7 @@ def _volume(kind: str, fields: Fields, host_paths: frozenset[str]) -> Volume:
         match kind:
             case "emptyDir":
                 inner.refuse("medium", "only memory and the VM's own scratch space are there", harmless=("Memory",))
-                inner.ignore("sizeLimit")  # an emptyDir can never hold more than the VM has
+                _size_limit(inner.get("sizeLimit"))
             case "hostPath":
                 inner.ignore("type")
                 path = inner.needed_text("path")
@@ -91,6 +92,50 @@ def _volume(kind: str, fields: Fields, host_paths: frozenset[str]) -> Volume:
             case _:
                 inner.ignore(*_CONTENT_MEMBERS)
     return Volume(_KINDS[kind])
+
+
+def limits_annotation(spec: Node, present: str) -> str:
+    """The limits of a pod's emptyDirs as the runtime reads them; empty where the manifest has none.
+
+    kubelet enforces that of one in memory by itself. ``present`` is what the manifest has of this annotation: entries
+    for other volumes stay.
+    """
+    limits = {}
+    for node in spec.members().get("volumes", _no_volumes(spec)).items():
+        name, empty = node.members().get("name"), node.members().get("emptyDir")
+        inner = empty.members() if empty is not None else {}
+        in_memory = "medium" in inner and inner["medium"].text() == "Memory"
+        if name is not None and not in_memory and (size := _size_limit(inner.get("sizeLimit"))):
+            limits[name.text()] = _written(size)
+    if not limits:
+        return ""
+    kept = [part.strip() for part in present.split(",") if part.partition("=")[0].strip() not in {*limits, ""}]
+    return ",".join([*(f"{name}={size}" for name, size in limits.items()), *kept])
+
+
+def _no_volumes(spec: Node) -> Node:
+    return Node([], f"{spec.path}.volumes", spec.line, spec.problems)
+
+
+_MOST: Final = 1 << 40
+
+
+def _size_limit(node: Node | None) -> int:
+    """Bytes, rounded up; 0 for none, and after a problem."""
+    if node is None or node.is_null:
+        return 0
+    amount = quantities.parse(node.text(number_as_text=True))
+    if amount is None or not 0 <= amount <= _MOST:
+        node.problem("a sizeLimit is a quantity of at most 1Ti", hint="for example 512Mi")
+        return 0
+    return -(-amount.numerator // amount.denominator)
+
+
+def _written(size: int) -> str:
+    for unit, factor in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
 
 
 @dataclass(frozen=True, slots=True)
