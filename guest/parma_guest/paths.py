@@ -77,9 +77,10 @@ def shared_memory(sandbox: ContainerId) -> str:
     return f"{container_directory(sandbox)}/shm"
 
 
-def empty_dirs(sandbox: ContainerId) -> str:
-    """Where policies expect a pod's emptyDirs, each by its name."""
-    return f"{sandbox_mounts(sandbox)}/volumes/empty-dir"
+def empty_dirs(sandbox: ContainerId) -> tuple[str, str]:
+    """Where policies expect a pod's emptyDirs, each by its name: those made here, and those for the cloud service."""
+    directory = sandbox_mounts(sandbox)
+    return f"{directory}/volumes/empty-dir", f"{directory}/tmp/atlas/emptydir"  # noqa: S108
 
 
 def huge_pages(container: ContainerId) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from parma_guest import paths, pause, syscalls
@@ -95,26 +96,26 @@ class Pod:
             raise AlreadyExists("the pod has a volume of this name already")
         if len(self._volumes) >= MAX_VOLUMES:
             raise FailedPrecondition("too many volumes", expected=f"at most {MAX_VOLUMES}")
-        base, place = self._places(request.name)
+        assert self.sandbox is not None  # noqa: S101 - `space` has looked
+        base = paths.sandbox_mounts(self.sandbox)
         with Undo() as undo:
             self._scratches.attach(MountScratch(space, request.lun, request.memory_bytes))
             undo.add(lambda: self._scratches.detach(space))
             self._files.set_mode(paths.scratch_directory(space), _ANYBODY)
-            self._files.prepare_bind(base, place)
-            self._kernel.mount(paths.scratch_directory(space), place, "", syscalls.MS_BIND)
+            for directory in paths.empty_dirs(self.sandbox):
+                place = f"{directory}/{request.name}"
+                self._files.prepare_bind(base, place)
+                self._kernel.mount(paths.scratch_directory(space), place, "", syscalls.MS_BIND)
+                undo.add(partial(self._kernel.unmount, place))
         self._volumes.add(request.name)
 
     def require_volume(self, source: str) -> None:
         """Raises `FailedPrecondition` for an emptyDir that was not made: it would have no limit."""
         if self.sandbox is None:
             return
-        below = f"{paths.empty_dirs(self.sandbox)}/"
-        if source.startswith(below) and source.removeprefix(below) not in self._volumes:
-            raise FailedPrecondition("the pod has no such volume")
-
-    def _places(self, name: VolumeName) -> tuple[str, str]:
-        assert self.sandbox is not None  # noqa: S101 - `space` has looked
-        return paths.sandbox_mounts(self.sandbox), f"{paths.empty_dirs(self.sandbox)}/{name}"
+        for directory in paths.empty_dirs(self.sandbox):
+            if source.startswith(f"{directory}/") and source.removeprefix(f"{directory}/") not in self._volumes:
+                raise FailedPrecondition("the pod has no such volume")
 
 
 def namespace(pid: int, kind: str) -> str:

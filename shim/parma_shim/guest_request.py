@@ -50,8 +50,8 @@ def create_request(
     Raises Malformed when that is not what the OCI spec says.
     """
     try:
-        request = _create_request(oci, guest_id, stdin, sandbox, pid_namespace_of)
-        _use_copies(request, oci, sandbox or guest_id, names)
+        request = _create_request(oci, guest_id, stdin, pid_namespace_of)
+        request.mounts.extend(_mount(mount, guest_id, sandbox, names) for mount in _asked(oci, names))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Malformed(f"the container's OCI spec makes no sense: {error}") from error
     return request
@@ -107,12 +107,7 @@ def shares_pid_namespace(oci: Document) -> bool:
 
 def copied_mounts(oci: Document, names: Names) -> list[HostMount]:
     """What is to be copied into the guest before the container is created."""
-    wanted = [
-        mount
-        for mount in oci.get("mounts") or []
-        if not _is_own(mount) and not pod_volumes.empty_dir_name(str(mount.get("source") or ""))
-    ]
-    return host_mounts(wanted, names)
+    return host_mounts([mount for mount in _asked(oci, names) if not _empty_dir(mount)], names)
 
 
 def network_namespace(oci: Document) -> str:
@@ -141,15 +136,12 @@ def is_sandbox_container(oci: Document) -> bool:
     return (oci.get("annotations") or {}).get(_CONTAINER_TYPE) == "sandbox"
 
 
-def _create_request(
-    oci: Document, guest_id: str, stdin: bool, sandbox: str, pid_namespace_of: str
-) -> pb.CreateContainerRequest:
+def _create_request(oci: Document, guest_id: str, stdin: bool, pid_namespace_of: str) -> pb.CreateContainerRequest:
     linux = oci.get("linux") or {}
     profile = linux.get("seccomp")
     return pb.CreateContainerRequest(
         container_id=guest_id,
         process=_process(oci["process"], stdin),
-        mounts=_mounts(oci.get("mounts") or [], sandbox),
         readonly_rootfs=bool((oci.get("root") or {}).get("readonly")),
         hostname=str(oci.get("hostname") or ""),
         seccomp=json.dumps(profile, separators=(",", ":")).encode() if profile else b"",
@@ -210,38 +202,34 @@ def _process(process: Document, stdin: bool) -> pb.Process:
     return result
 
 
-def _mounts(mounts: Sequence[Document], sandbox: str) -> list[pb.Mount]:
-    return [
-        pb.Mount(
-            destination=mount["destination"],
-            type=_mount_type(mount),
-            source=_mount_source(mount, sandbox),
-            options=mount.get("options") or [],
-        )
-        for mount in mounts
-        if not _is_own(mount)
-    ]
+def _asked(oci: Document, names: Names) -> list[Document]:
+    """The mounts that are asked of the guest."""
+    mounts = oci.get("mounts") or []
+    return [mount for mount in mounts if not _is_own(mount) and mount["destination"] not in names.left_out]
 
 
-def _use_copies(request: pb.CreateContainerRequest, oci: Document, owner: str, names: Names) -> None:
+def _mount(mount: Document, guest_id: str, sandbox: str, names: Names) -> pb.Mount:
     """Mounts of the host's files are mounts of what the guest has of them."""
-    wanted = [mount for mount in oci.get("mounts") or [] if not _is_own(mount)]
-    for made, mount in zip(request.mounts, wanted, strict=True):
-        found = host_mount(mount, names) if not pod_volumes.empty_dir_name(str(mount.get("source") or "")) else None
-        if found is not None:
-            made.source = f"/run/gcs/c/{owner}/sandboxMounts{found.place}"
+    source, options = str(mount.get("source") or ""), list(mount.get("options") or [])
+    copied = host_mount(mount, names) if not _empty_dir(mount) else None
+    if copied is not None:
+        source = f"/run/gcs/c/{sandbox or guest_id}/sandboxMounts{copied.place}"
+    elif sandbox and _empty_dir(mount):
+        source = pod_volumes.guest_source(sandbox, _empty_dir(mount), cloud=names.cloud_empty_dirs)
+    kind = _mount_type(mount)
+    if names.shared and kind == "bind":
+        options = ["rshared" if option == "rprivate" else option for option in options]
+    return pb.Mount(destination=mount["destination"], type=kind, source=source, options=options)
 
 
 def _is_own(mount: Document) -> bool:
     """Whether the enforcer makes this mount by itself; an emptyDir in such a place is somebody's wish."""
-    own = _mount_type(mount) in _OWN_MOUNTS.get(mount["destination"], ())
-    return own and not pod_volumes.empty_dir_name(str(mount.get("source") or ""))
+    return _mount_type(mount) in _OWN_MOUNTS.get(mount["destination"], ()) and not _empty_dir(mount)
 
 
-def _mount_source(mount: Document, sandbox: str) -> str:
-    source = str(mount.get("source") or "")
-    name = pod_volumes.empty_dir_name(source) if sandbox else ""
-    return pod_volumes.guest_source(sandbox, name) if name else source
+def _empty_dir(mount: Document) -> str:
+    """The name of the pod's emptyDir that is mounted; "" for any other mount."""
+    return pod_volumes.empty_dir_name(str(mount.get("source") or ""))
 
 
 def _mount_type(mount: Document) -> str:

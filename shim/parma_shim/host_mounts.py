@@ -34,8 +34,10 @@ _EMPTY: Final = (
 )
 _TERMINATION_LOG: Final = "/termination-log/"
 _OF_THE_PLATFORM: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
+_EVERYWHERE: Final = _OF_THE_PLATFORM | {"/dev/termination-log"}
 _CLOUD_RESOLV_CONF: Final = "/tmp/atlas/resolvconf/"  # noqa: S108  # a place in the guest
 _CLOUD_SECRETS: Final = "/tmp/atlas/secretsVolume/"  # noqa: S108
+CLOUD_EMPTY_DIRS: Final = "/tmp/atlas/emptydir/"  # noqa: S108
 
 
 class HostMount(NamedTuple):
@@ -56,12 +58,27 @@ class Names(NamedTuple):
 
     cloud_resolv_conf: bool = False
     cloud_secrets: bool = False
+    cloud_empty_dirs: bool = False
+    shared: bool = False
+    """Mounts are to be shared ones where container managers here ask for private ones."""
+    left_out: frozenset[str] = frozenset()
+    """Destinations of the platform's files that no container may have."""
 
     @classmethod
     def of(cls, policy: bytes) -> Names:
-        """A guess by the policy's text; the guest decides."""
+        """A guess by the policy's text; the guest decides.
+
+        Policies written for the cloud service do not know the files that a container manager mounts everywhere: there,
+        the guest's own platform brings them. So nobody asks for those that such a policy does not name.
+        """
+        if b"sandbox:///tmp/atlas/" not in policy:
+            return cls()
         return cls(
-            f"sandbox://{_CLOUD_RESOLV_CONF}".encode() in policy, f"sandbox://{_CLOUD_SECRETS}".encode() in policy
+            f"sandbox://{_CLOUD_RESOLV_CONF}".encode() in policy,
+            f"sandbox://{_CLOUD_SECRETS}".encode() in policy,
+            f"sandbox://{CLOUD_EMPTY_DIRS}".encode() in policy and b"sandbox:///volumes/empty-dir/" not in policy,
+            b'"rshared"' in policy and b'"rprivate"' not in policy,
+            frozenset(place for place in _EVERYWHERE if f'"{place}"'.encode() not in policy),
         )
 
 

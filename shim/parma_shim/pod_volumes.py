@@ -54,9 +54,13 @@ def empty_dir_name(source: str) -> str:
     return match[1] if match else ""
 
 
-def guest_source(sandbox: str, name: str) -> str:
-    """Where the guest has it; policies call it ``sandbox:///volumes/empty-dir/NAME``."""
-    return f"/run/gcs/c/{sandbox}/sandboxMounts/volumes/empty-dir/{name}"
+def guest_source(sandbox: str, name: str, *, cloud: bool = False) -> str:
+    """Where the guest has it; policies call it ``sandbox:///volumes/empty-dir/NAME``.
+
+    ``cloud``: those written for the cloud service call it ``sandbox:///tmp/atlas/emptydir/NAME``.
+    """
+    place = "tmp/atlas/emptydir" if cloud else "volumes/empty-dir"
+    return f"/run/gcs/c/{sandbox}/sandboxMounts/{place}/{name}"
 
 
 def limits(annotations: Mapping[str, str]) -> dict[str, int]:

@@ -19,6 +19,8 @@ from tests.guest.fakes import CONTAINER, OTHER, Rig, never
 
 POD = ContainerId("ee" * 32)
 VOLUMES = f"/run/gcs/c/{POD}/sandboxMounts/volumes/empty-dir"
+CLOUD_VOLUMES = f"/run/gcs/c/{POD}/sandboxMounts/tmp/atlas/emptydir"
+"""What policies for the cloud service call the same."""
 PAUSE_PID = 1000
 """Of the first process that the fake runtime makes."""
 
@@ -43,8 +45,8 @@ def add(rig: Rig, container: ContainerId = CONTAINER, **fields: Any) -> dict[str
     return rig.runtime.containers[container]
 
 
-def bind(name: str) -> pb.Mount:
-    return pb.Mount(destination="/data", type="bind", source=f"{VOLUMES}/{name}", options=["rbind", "rw"])
+def bind(name: str, volumes: str = VOLUMES) -> pb.Mount:
+    return pb.Mount(destination="/data", type="bind", source=f"{volumes}/{name}", options=["rbind", "rw"])
 
 
 def namespaces(spec: dict[str, Any]) -> dict[str, str]:
@@ -125,7 +127,8 @@ def test_an_empty_dir_is_a_file_system_of_its_own_that_the_policy_is_asked_about
     assert [point for point, _ in rig.engine.requests] == ["rw_mount_device", "scratch_mount"]
     assert rig.engine.requests[0][1]["target"] == f"/run/gcs/c/{space}"
     inside = f"/run/gcs/c/{space}/scratch/{space}"
-    assert (inside, f"{VOLUMES}/cache") in [mount[:2] for mount in rig.kernel.mounts]
+    for volumes in (VOLUMES, CLOUD_VOLUMES):
+        assert (inside, f"{volumes}/cache") in [mount[:2] for mount in rig.kernel.mounts]
     assert rig.host.modes == {inside: 0o777}
     with pytest.raises(AlreadyExists):
         rig.group.mount_volume(MountVolume(VolumeName("cache"), 6, None))
@@ -136,22 +139,24 @@ def test_an_empty_dir_is_a_file_system_of_its_own_that_the_policy_is_asked_about
     assert spec["mounts"][-1]["source"].startswith("/run/gcs/pins/")  # where that is held
 
 
+@pytest.mark.parametrize("volumes", [VOLUMES, CLOUD_VOLUMES])
 @pytest.mark.parametrize("name", ["missing", "cache/below"])
-def test_an_empty_dir_that_was_not_made_cannot_be_mounted(rig: Rig, name: str) -> None:
+def test_an_empty_dir_that_was_not_made_cannot_be_mounted(rig: Rig, name: str, volumes: str) -> None:
     begin(rig)
     rig.group.mount_volume(MountVolume(VolumeName("cache"), None, 1 << 20))
     with pytest.raises(FailedPrecondition, match="no such volume"):
-        add(rig, mounts=[bind(name)])
+        add(rig, mounts=[bind(name, volumes)])
 
 
-def test_a_denied_or_broken_empty_dir_leaves_nothing(rig: Rig) -> None:
+@pytest.mark.parametrize("broken", [VOLUMES, CLOUD_VOLUMES])
+def test_a_denied_or_broken_empty_dir_leaves_nothing(rig: Rig, broken: str) -> None:
     begin(rig)
     before = rig.kernel.mounted()
     rig.engine.deny.add("scratch_mount")
     with pytest.raises(Denied):
         rig.group.mount_volume(MountVolume(VolumeName("cache"), 5, None))
     rig.engine.deny.clear()
-    rig.kernel.broken.add(f"{VOLUMES}/cache")
+    rig.kernel.broken.add(f"{broken}/cache")
     with pytest.raises(Unavailable):
         rig.group.mount_volume(MountVolume(VolumeName("cache"), 5, None))
     assert rig.kernel.mounted() == before
