@@ -121,8 +121,10 @@ class Pod:
     attempts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, host: Host, cri: Cri, manifest: str, runtime: str, **fields: Any) -> Pod:
-        """From YAML: its policy is generated from that, and nothing else."""
+    def of(
+        cls, host: Host, cri: Cri, manifest: str, runtime: str, *, generate: tuple[str | Path, ...] = (), **fields: Any
+    ) -> Pod:
+        """From YAML: its policy is generated from that, and these options."""
         document = yaml.safe_load(manifest)
         directory = host.daemon.root / f"kubelet/pods/{document['metadata']['name']}"
         directory.mkdir(parents=True)
@@ -130,7 +132,8 @@ class Pod:
         source.write_text(manifest)
         policy = host.daemon.root / f"policies/{document['metadata']['name']}.rego"
         archive = host.archives[BUSYBOX]
-        host.parma("policy", "generate", "--kubernetes", source, "--image-archive", archive, "--out", policy)
+        options = ("--kubernetes", source, "--image-archive", archive, *generate)
+        host.parma("policy", "generate", *options, "--out", policy)
         return cls(host, cri, document, runtime, policy, directory, **fields)
 
     @property
@@ -236,17 +239,33 @@ class Pod:
                 path.mkdir(parents=True)
                 self._make_tmpfs(path, volume["emptyDir"] or {})
         else:
-            path = self.directory / f"volumes/kubernetes.io~configmap/{volume['name']}"
-            self._write_config_map(path)
+            path = self.config_map_directory(volume["name"])
+            if not path.exists():
+                path.mkdir(parents=True)
+                self.write_config_map(volume["name"], self.config_map)
         return pb.Mount(container_path=mount["mountPath"], host_path=str(path), readonly="configMap" in volume)
 
-    def _write_config_map(self, path: Path) -> None:
-        """As kubelet does: keys are links to a folder that is a link to the current one."""
-        if not path.exists():
-            (path / "..2026_01_01").mkdir(parents=True)
-            (path / "..data").symlink_to("..2026_01_01")
-            for key, value in self.config_map.items():
-                (path / "..data" / key).write_text(value)
+    def config_map_directory(self, volume: str) -> Path:
+        """kubelet's."""
+        return self.directory / f"volumes/kubernetes.io~configmap/{volume}"
+
+    def write_config_map(self, volume: str, data: Mapping[str, str | Path]) -> None:
+        """As kubelet does: keys are links to a folder that is a link to the current one, which is replaced at once.
+
+        A path becomes a link, as none of kubelet's.
+        """
+        path = self.config_map_directory(volume)
+        version = path / f"..2026_{len(list(path.iterdir()))}"
+        version.mkdir()
+        for key, value in data.items():
+            if isinstance(value, Path):
+                (version / key).symlink_to(value)
+            else:
+                (version / key).write_text(value)
+        (path / "..data_tmp").symlink_to(version.name)
+        (path / "..data_tmp").rename(path / "..data")
+        for key in data:
+            if not (path / key).is_symlink():
                 (path / key).symlink_to(f"..data/{key}")
 
     def _make_tmpfs(self, path: Path, source: Mapping[str, Any]) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from parma_policy.reader import load
 from tests.e2e import cri_pb2 as pb
 from tests.e2e.cri import EXITED, NAMESPACE, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 from tests.e2e.networks import Bridge, inside
+from tests.policy.builders import capabilities
+from tests.policy.compat_cases import confcom_text
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")]
 
@@ -33,6 +36,10 @@ spec:
   - name: fast
     emptyDir: {medium: Memory, sizeLimit: 4Mi}
   - name: settings
+    configMap: {name: settings}
+  - name: fixed
+    configMap: {name: settings}
+  - name: pinned
     configMap: {name: settings}
   initContainers:
   - name: init
@@ -62,12 +69,23 @@ spec:
   - name: sidecar
     image: parma.example/busybox:test
     command: [/bin/sh, -c, "echo attempt >> /data/attempts; cat /data/attempts; sleep 600"]
-    volumeMounts: [{name: data, mountPath: /data}, {name: fast, mountPath: /fast}]
+    volumeMounts:
+    - {name: data, mountPath: /data}
+    - {name: fast, mountPath: /fast}
+    - {name: settings, mountPath: /settings, readOnly: true}
+    - {name: fixed, mountPath: /fixed, readOnly: true}
+    - {name: pinned, mountPath: /pinned, readOnly: true}
+    startupProbe:
+      exec:
+        command: [/bin/sh, -c, "cd /; cat settings/colour settings/size fixed/colour pinned/colour; ls settings"]
     livenessProbe:
       exec: {command: [/bin/sh, -c, "echo from sidecar > /fast/note; readlink /proc/self/ns/ipc"]}
     readinessProbe:
       exec: {command: [/bin/sh, -c, "busybox wget -q -O - http://127.0.0.1:8080/by-init"]}
 """
+
+
+SETTINGS = {"colour": "blue\n"}
 
 
 def probe(pod: Pod, container: str, kind: str) -> tuple[str, ...]:
@@ -85,7 +103,7 @@ def bridge() -> Iterator[Bridge]:
 
 @pytest.fixture(scope="module")
 def host(archives: dict[str, Path], bridge: Bridge) -> Iterator[Host]:
-    with cri_host(archives, hub=bridge.hub) as host:
+    with cri_host(archives, hub=bridge.hub, file_updates=0.5) as host:
         yield host
 
 
@@ -97,10 +115,19 @@ def cri(host: Host) -> Iterator[Cri]:
 
 
 @pytest.fixture(params=RUNTIMES)
-def pod(host: Host, cri: Cri, request: pytest.FixtureRequest, name: str) -> Iterator[Pod]:
+def pod(host: Host, cri: Cri, request: pytest.FixtureRequest, name: str, tmp_path: Path) -> Iterator[Pod]:
     manifest = MANIFEST.replace("NAME", name)
     limits = {"io.parma.volume-limits": "data=32Mi"}  # which kubelet keeps to itself
-    pod = Pod.of(host, cri, manifest, request.param, config_map={"colour": "blue\n"}, annotations=limits)
+    local = tmp_path / "settings"
+    local.mkdir()
+    (local / "colour").write_text(SETTINGS["colour"])
+    generate = ("--file-updates", "--pin", f"/pinned={local}")
+    pod = Pod.of(host, cri, manifest, request.param, generate=generate, config_map=SETTINGS, annotations=limits)
+    policy = pod.policy.read_text().splitlines()
+    # The generator's option is about all volumes.
+    fixed = [line.replace(', "updates": true', "") if "/configmap/fixed" in line else line for line in policy]
+    assert fixed != policy
+    pod.policy.write_text("\n".join(fixed) + "\n")
     yield pod
     if pod.id:
         pod.remove()
@@ -116,6 +143,34 @@ def refusal(action: Callable[[], object]) -> str:
     with pytest.raises(grpc.RpcError) as caught:
         action()
     return str(caught.value.details())
+
+
+def check_updates(host: Host, pod: Pod, sidecar: str) -> None:
+    """All three config maps change on the host; what arrives is what the policy lets."""
+
+    def refusals() -> list[str]:
+        found = [line for line in host.daemon.log.read_text().splitlines() if "change of files" in line]
+        return [line for line in found if str(pod.directory) in line]
+
+    def seen() -> list[str]:
+        return pod.execute(sidecar, *probe(pod, "sidecar", "startup"))[1].split()
+
+    for volume in ("fixed", "pinned", "settings"):
+        pod.write_config_map(volume, {"colour": "green\n", "size": "2\n"})
+    wait_until(lambda: seen() == ["green", "2", "blue", "blue", "colour", "size"], "the change")
+    wait_until(lambda: len(refusals()) == 2, "the refusals")
+    fixed, pinned = refusals()
+    assert "level=warning" in fixed
+    assert "cannot be changed" in fixed
+    assert "are not those that the policy knows" in pinned
+    counted = [line for line in host.parma("metrics").splitlines() if line.startswith("parma_shim_denials_total")]
+    assert any('method="ProvideFiles"' in line and pod.id in line and line.endswith(" 2") for line in counted)
+
+    # A link out of the volume: nothing of that version arrives.
+    pod.write_config_map("settings", {"colour": "red\n", "size": Path("/etc/shadow")})
+    wait_until(lambda: len(refusals()) == 3, "the refusal of a link")
+    assert "leads out" in refusals()[2]
+    assert seen()[:2] == ["green", "2"]
 
 
 def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge) -> None:
@@ -145,6 +200,8 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
     assert pod.execute(sidecar, *probe(pod, "sidecar", "readiness")) == (0, "made\n")
     url = f"http://{pod.status().status.network.ip}:8080/by-init"
     assert inside(bridge.hub, ["curl", "-sf", "--max-time", "20", url]).stdout == "made\n"
+
+    check_updates(host, pod, sidecar)
 
     # A container that the policy does not list, and a process.
     assert "denied" in refusal(lambda: pod.start("main", command=["/bin/sh", "-c", "cat /data/by-init"]))
@@ -181,3 +238,61 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
     pod.discard()
     assert_nothing_left(host, before)
     pod.cri.call("RemovePodSandbox", pb.PodSandboxRequest(pod_sandbox_id=pod.id))
+
+
+CLOUD_MANIFEST = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  automountServiceAccountToken: false
+  volumes:
+  - name: cache
+    emptyDir: {sizeLimit: 32Mi}
+  containers:
+  - name: main
+    image: parma.example/busybox:test
+    command: [/bin/sh, -c, "echo mine > /cache/note; cat /cache/note; stat -f -c %T /cache; sleep 600"]
+    volumeMounts: [{name: cache, mountPath: /cache}]
+"""
+
+
+def test_an_unmodified_policy_of_confcom_runs_in_a_pod(host: Host, cri: Cri, name: str) -> None:
+    pod = Pod.of(host, cri, CLOUD_MANIFEST.replace("NAME", name), "parma")
+    (made,) = load(pod.policy.read_bytes()).containers.containers
+    anybody = {"pattern": "", "strategy": "any"}
+    mounts = {"/cache": "emptydir", "/etc/resolv.conf": "resolvconf"}
+    container = {
+        "command": list(made.command),
+        "env_rules": [
+            {"pattern": f"{variable}=.+", "strategy": "re2", "required": False} for variable in ("PATH", "HOSTNAME")
+        ],
+        "layers": list(made.layers),
+        "mounts": [
+            {
+                "destination": place,
+                "source": f"sandbox:///tmp/atlas/{kind}/.+",
+                "type": "bind",
+                "options": ["rbind", "rshared", "rw"],
+            }
+            for place, kind in mounts.items()
+        ],
+        "exec_processes": [],
+        "signals": [15],
+        "user": {"user_idname": anybody, "group_idnames": [anybody], "umask": "0022"},
+        "capabilities": capabilities(),
+        "seccomp_profile_sha256": "",
+        "allow_elevated": False,
+        "working_dir": "/",
+        "allow_stdio_access": True,
+        "no_new_privileges": False,
+    }
+    pod.policy.write_text(confcom_text(container, pretty=False))
+    try:
+        pod.run()
+        pod.start("main")
+        wait_until(lambda: len(pod.log("main").split()) == 2, "the container's output")
+        assert pod.log("main").split() == ["mine", "ext2/ext3"]
+    finally:
+        if pod.id:
+            pod.remove()
