@@ -69,6 +69,7 @@ class Log(Protocol):
     """Calling it logs at level info."""
 
     def __call__(self, message: str, **fields: object) -> None: ...
+    def warning(self, message: str, **fields: object) -> None: ...
 
 
 _SHUTDOWN_SECONDS: Final = 10.0
@@ -437,7 +438,7 @@ class ContainerGroup:
         if self._host_files is None:
             from parma_shim.provided import HostFiles  # many containers mount none
 
-            self._host_files = HostFiles(session.guest, interval=self._config.file_updates, log=self._log)
+            self._host_files = HostFiles(session.guest, interval=self._config.file_updates, log=self._log.warning)
         return self._host_files
 
     def _machine_started(self, machine: VirtualMachine) -> None:

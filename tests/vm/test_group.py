@@ -112,6 +112,15 @@ class FakeLayers:
         self.closed = True
 
 
+class Notes(list[str]):
+    """Lines of a log."""
+
+    def __call__(self, message: str, **_fields: object) -> None:
+        self.append(message)
+
+    warning = __call__
+
+
 class World:
     """A group and everything around it."""
 
@@ -123,7 +132,7 @@ class World:
         self.sources: list[FakeLayers] = []
         self.layer_error: ParmaError | None = None
         self.boot_error: ParmaError | None = None
-        self.log: list[str] = []
+        self.log = Notes()
         self.exits: list[int | None] = []
         self.directory = directory
         config = Config(
@@ -141,14 +150,11 @@ class World:
             namespace="default",
             directory=directory / "state/vm",
             grpc_address="/nowhere",
-            log=self._note,
+            log=self.log,
             boot_session=self._boot,
             start_layers=self._start_layers,
         )
         self.group.on_vm_exit(self.exits.append)
-
-    def _note(self, message: str, **_fields: object) -> None:
-        self.log.append(message)
 
     def _boot(self, _launch: object, policy: bytes, *, on_machine: Any, call_timeout: float, **_rest: Any) -> Session:
         machine = FakeMachine(self.directory, self.guest)
