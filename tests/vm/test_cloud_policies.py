@@ -60,7 +60,7 @@ SECRET = bind(f"{KUBELET}/volumes/kubernetes.io~secret/tls", "/tls", "ro")
 
 
 def spec(*mounts: dict[str, Any]) -> dict[str, Any]:
-    capabilities = {name: CAPS for name in ("bounding", "effective", "permitted")}
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), CAPS)
     process = {
         "args": ["/bin/app"],
         "env": ["PATH=/usr/bin:/bin"],
