@@ -225,6 +225,10 @@ OWN_POINTS: Final = MappingProxyType(
 (``model.Extensions``) that a policy written for another enforcer does not have."""
 
 
+ASKED: Final = MappingProxyType({**POINTS, **OWN_POINTS})
+"""All that a denial can be of."""
+
+
 def closed_door() -> str:
     """The policy that hands every point to the framework and gives it nothing to say yes with: all is denied."""
     return "\n".join(

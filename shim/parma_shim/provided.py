@@ -67,19 +67,11 @@ class HostFiles:
     def provide(self, mounts: Iterable[HostMount], container: str, *, deadline: float) -> None:
         """Those that the guest does not have as they are now. Raises what went wrong.
 
-        A change that the policy denies is no failure: the container gets what the VM has of it.
+        A change that cannot be had is no failure: the container gets what the VM has.
         """
         for mount in mounts:
             with self._lock:
-                mark = _NEVER if mount.is_empty else stamp(mount.source)
-                files = [_NOTHING] if mount.is_empty else read(mount.source)
-                wanted = _Given(container, mount, mark, _digest(files))
-                try:
-                    self._give(wanted, files, deadline)
-                except Denied as error:
-                    if mount.place not in self._given:
-                        raise
-                    self._complain(wanted, error)
+                self._provide(mount, container, deadline)
         if self._given and self._watcher is None and self._interval:
             self._watcher = threading.Thread(target=self._watch, name="files", daemon=True)
             self._watcher.start()
@@ -95,6 +87,23 @@ class HostFiles:
                 known = self._given[place]
                 if not known.mount.is_empty:
                     self._look(known)
+
+    def _provide(self, mount: HostMount, container: str, deadline: float) -> None:
+        known = self._given.get(mount.place)
+        seen = _Given(container, mount, _NEVER, "") if known is None else known
+        try:
+            seen = seen._replace(
+                container=container, mount=mount, stamp=_NEVER if mount.is_empty else stamp(mount.source)
+            )
+            files = [_NOTHING] if mount.is_empty else read(mount.source)
+            seen = seen._replace(digest=_digest(files))
+            self._give(seen, files, deadline)
+        except (Unavailable, DeadlineExceeded):
+            raise
+        except ParmaError as error:
+            if known is None:
+                raise
+            self._complain(seen, error)
 
     def _look(self, known: _Given) -> None:
         seen = known

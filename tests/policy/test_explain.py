@@ -38,6 +38,53 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+FILES = f"/run/gcs/c/{ID}/sandboxMounts/volumes/configmap/settings"
+
+
+def provide(rego: str, *digests: str) -> tuple[Decision, dict[str, Any]]:
+    """What the last of several deliveries gets, and the request that it is."""
+    talk, decision = Talk(load(rego.encode())), None
+    for number, digest in enumerate(digests):
+        request = {
+            "containerID": ID,
+            "sandboxDir": f"/run/gcs/c/{ID}/sandboxMounts",
+            "source": FILES,
+            "files": [{"path": "colour", "sha256": digest}],
+            "update": number > 0,
+        }
+        decision = talk.ask("provide_files", request)
+    assert decision is not None
+    return decision, request
+
+
+def mounting(**more: Any) -> dict[str, Any]:
+    source = "sandbox:///volumes/configmap/settings"
+    mount = {"destination": "/settings", "source": source, "type": "bind", "options": ["rbind", "ro"], **more}
+    return container(mounts=[mount])
+
+
+@pytest.mark.parametrize("before", [{}, {"updates": False}])
+def test_files_that_may_not_change_may_after_the_suggested_change(before: dict[str, bool]) -> None:
+    rego = text(mounting(**before))
+    decision, request = provide(rego, "a" * 64, "b" * 64)
+    for asked in (decision.message(), json.dumps({"call": "provide_files", "input": request})):
+        advice = advise(rego.encode(), asked)
+        assert advice.codes == ("provided_update",)
+        assert advice.text is not None
+        assert provide(advice.text, "a" * 64, "b" * 64)[0].allowed
+
+
+def test_files_that_are_fixed_are_fixed_anew_where_the_request_is_known() -> None:
+    rego = text(mounting(sha256={"colour": "a" * 64}))
+    decision, request = provide(rego, "b" * 64)
+    advice = advise(rego.encode(), json.dumps({"call": "provide_files", "input": request}))
+    assert advice.codes == ("provided_content",)
+    assert advice.text is not None
+    assert provide(advice.text, "b" * 64)[0].allowed
+    assert not provide(advice.text, "a" * 64)[0].allowed
+    assert advise(rego.encode(), decision.message()).text is None  # a message does not say what the files were
+
+
 def ask(rego: str, point: str, request: Any) -> Decision:
     talk = Talk(load(rego.encode())).prepared()
     if point != "create_container":

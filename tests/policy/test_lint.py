@@ -154,6 +154,68 @@ def test_a_policy_that_does_not_load_has_one_finding_at_its_place() -> None:
     assert finding.rule == "load"
 
 
+def provided(source: str, destination: str = "/settings", **more: Any) -> dict[str, Any]:
+    return {"destination": destination, "source": source, "type": "bind", "options": ["rbind", "ro"], **more}
+
+
+MAP = "sandbox:///volumes/configmap/settings"
+PIN = {"sha256": "d" * 64}
+
+
+@pytest.mark.parametrize(
+    ("mount", "rules"),
+    [
+        (provided(MAP), []),
+        (provided(MAP, updates=True), []),
+        (provided(MAP, "/usr/local/bin/app"), ["host-code"]),
+        (provided(MAP, "/usr"), ["host-code"]),
+        (provided(MAP, "/"), ["host-code"]),
+        (provided(MAP, "/usrlocal"), []),
+        (provided(MAP, "/usr/local/bin/app", **PIN), []),
+        (provided(MAP, "/etc/ssl/certs", updates=True), ["host-trust", "host-updates"]),
+        (provided(r"sandbox:///host/srv/authorized\.keys", "/root/.ssh/authorized_keys"), ["host-trust"]),
+        (provided("sandbox:///volumes/empty-dir/bin", "/usr/local/bin"), []),
+        (provided("sandbox:///volumes/secret/tls", "/tls"), ["host-secret"]),
+        (provided("sandbox:///volumes/secret/tls", "/tls", **PIN), []),
+        (provided(r"sandbox:///etc/resolv\.conf", "/etc/resolv.conf"), []),
+        (provided(r"sandbox:///etc/resolv\.conf", "/etc/resolv.conf", updates=True), ["host-updates"]),
+        (provided("sandbox:///tmp/atlas/emptydir/.+", "/cache"), []),
+        (provided("sandbox:///volumes/.+", "/data"), ["mount-wide-source"]),
+        (provided("sandbox:///host/.+", "/data"), ["mount-wide-source"]),
+        (provided("sandbox:///host/[a-z]+", "/data"), []),
+        (provided("sandbox:///.+", "/data"), ["mount-any-source"]),
+        (provided("sandbox:///.+", "/opt/app"), ["host-code", "mount-any-source"]),
+    ],
+)
+def test_files_of_the_host(mount: dict[str, Any], rules: list[str]) -> None:
+    assert sorted(rules_of(tidy(mounts=[mount]))) == rules
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (provided(MAP, updates=True), provided(MAP, **PIN)),
+        (provided(MAP, updates=True), provided(MAP)),
+        (provided("sandbox:///volumes/configmap/[a-z]+", updates=True), provided(MAP, **PIN)),
+        (provided(MAP, **PIN), provided(MAP, updates=True)),
+    ],
+)
+def test_updates_that_another_container_forbids_are_found(first: dict[str, Any], second: dict[str, Any]) -> None:
+    data = text(tidy(mounts=[first]), tidy(command=["/bin/other"], mounts=[second])).encode()
+    (finding,) = lint(data)
+    assert (finding.rule, finding.severity) == ("dead-rule", Severity.WARNING)
+    assert finding.path.endswith("mounts[0].updates")
+
+
+def test_pins_that_contradict_each_other_are_found_at_both() -> None:
+    mounts = [provided(MAP, **PIN), provided(MAP, "/other", sha256="e" * 64)]
+    assert [finding.path for finding in lint(text(tidy(mounts=mounts)).encode())] == [
+        "containers[0].mounts[0].sha256",
+        "containers[0].mounts[1].sha256",
+    ]
+    assert rules_of(tidy(mounts=[provided(MAP, **PIN), provided(MAP, "/other", **PIN)])) == []
+
+
 def test_a_finding_says_where() -> None:
     source = text(tidy(), tidy(command=["/b"], **env("A=1|B=2")))
     (finding,) = lint(source.encode())

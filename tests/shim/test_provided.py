@@ -320,6 +320,19 @@ def test_a_container_that_is_restarted_gets_what_the_vm_has(given: Given) -> Non
     assert len(given.log.lines) == 1
 
 
+def test_a_container_that_is_restarted_is_not_kept_from_it_by_what_cannot_be_copied_any_more(given: Given) -> None:
+    os.mkfifo(given.volume / "..data/pipe")
+    given.provide("d")
+    given.volume.rename(given.volume.with_name("elsewhere"))
+    given.provide("d")
+    assert len(given.guest.given) == 1
+    given.guest.failure = Unavailable("busy")
+    given.volume.with_name("elsewhere").rename(given.volume)
+    given.change("2")
+    with pytest.raises(Unavailable):
+        given.provide("d")
+
+
 def test_what_is_denied_from_the_start_is_a_failure(tmp_path: Path) -> None:
     guest = Guest()
     guest.failure = DENIED

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from parma_policy.framework.codes import CODES
-from parma_policy.points import POINTS
+from parma_policy.points import ASKED
 from parma_wire.errors import Malformed
 
 MAX_TEXT: Final = 1 << 20
@@ -60,7 +60,7 @@ def read(text: str) -> Denial:
     if theirs:
         return _reference(theirs[1])
     ours = _OURS.search(text)
-    if ours and ours["point"] in POINTS and ours["code"] in CODES:
+    if ours and ours["point"] in ASKED and ours["code"] in CODES:
         where = (ours["where"] or "").partition(",")[0]
         values = _values(ours["code"], ours["body"])
         return Denial(ours["point"], ours["code"], where, ours[0], values)
@@ -80,7 +80,7 @@ def _request(text: str) -> Denial | None:
             value = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and value.get("call") in POINTS and isinstance(value.get("input"), dict):
+        if isinstance(value, dict) and value.get("call") in ASKED and isinstance(value.get("input"), dict):
             return Denial(value["call"], request=value["input"])
     return None
 
@@ -95,7 +95,7 @@ def _reference(encoded: str) -> Denial:
     reason, given = document.get("reason"), document.get("input")
     errors = reason.get("errors") if isinstance(reason, dict) else [reason] if isinstance(reason, str) else []
     topics = tuple(error for error in errors or () if isinstance(error, str))
-    if not isinstance(given, dict) or given.get("rule") not in POINTS:
+    if not isinstance(given, dict) or given.get("rule") not in ASKED:
         return Denial("", topics=topics, message="; ".join(topics))
     request = {key: value for key, value in given.items() if key != "rule"}
     return Denial(given["rule"], topics=topics, message="; ".join(topics), request=request)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from parma_policy.lint.finding import Sheet
 from parma_policy.model import Policy
-from parma_policy.reader.syntax import Array, Document, value_end
+from parma_policy.reader.syntax import Array, Document, Object, value_end
 
 Values = Mapping[str, Any]
 
@@ -51,6 +51,16 @@ class Place:
             return self.replace(path, [value])
         last = value_end(self.text, node.value.offsets[-1])
         return f"{self.text[:last]}, {json.dumps(value)}{self.text[last:]}"
+
+    def put(self, path: str, name: str, value: object) -> str | None:
+        """The text with a member of an object, changed or added."""
+        node = self.sheet.node(path)
+        if not self._exists(path) or not isinstance(node.value, Object) or not node.value:
+            return None
+        if name in node.value:
+            return self.replace(f"{path}.{name}", value)
+        at = node.offset + 1
+        return f"{self.text[:at]}{json.dumps(name)}: {json.dumps(value)}, {self.text[at:].lstrip()}"
 
     def define(self, name: str, value: object) -> str:
         """The text with a definition at its top level, changed or added."""
@@ -119,6 +129,18 @@ def _signal(place: Place, values: Values) -> str | None:
     return place.append(place.where, values["signal"]) if "signal" in values else None
 
 
+def _provided_content(place: Place, values: Values) -> str | None:
+    files = values.get("files")
+    if not files:
+        return None
+    pins = {file["path"]: file["sha256"] for file in files}
+    return place.put(place.where.removesuffix(".sha256"), "sha256", pins.get("") or pins)
+
+
+def _provided_update(place: Place, _values: Values) -> str | None:
+    return place.put(place.where.removesuffix(".updates"), "updates", value=True)
+
+
 def _flag(place: Place, _values: Values) -> str | None:
     return place.define(place.where, value=True) if place.where else None
 
@@ -153,6 +175,8 @@ _EDITS: Final[Mapping[str, Callable[[Place, Values], str | None]]] = MappingProx
         "unencrypted": _flag,
         "no_rule": _rule,
         "provider": _provider,
+        "provided_content": _provided_content,
+        "provided_update": _provided_update,
     }
 )
 

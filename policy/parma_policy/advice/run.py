@@ -112,9 +112,9 @@ def _about_request(policy: bytes, loaded: Policy, denial: Denial) -> Advice:
 
 def _completed(point: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The request as our framework takes it, with what the reference enforcer's denials abbreviate spelled out."""
-    from parma_policy.points import POINTS
+    from parma_policy.points import ASKED
 
-    declared = POINTS[point].schema
+    declared = ASKED[point].schema
     known = {*declared.keys, *declared.constants}
     completed = {key: value for key, value in request.items() if key in known}
     for name, value in (completed.get("capabilities") or {}).items():
@@ -160,6 +160,7 @@ def _values(request: Mapping[str, Any], reason: Reason) -> dict[str, Any]:
         "capabilities": request.get("capabilities"),
         "user": request.get("user"),
         "signal": request.get("signal"),
+        "files": request.get("files"),
     }
     values = {name: value for name, value in values.items() if value is not None}
     listed = reason.topic.partition(": ")[2].split(",")

@@ -11,6 +11,7 @@ from typing import Final
 from parma_policy.framework.narrowing import choose_env
 from parma_policy.lint.finding import Finding, Severity, Sheet
 from parma_policy.lint.patterns import env_findings, mount_findings, user_findings
+from parma_policy.lint.provided import provided_findings
 from parma_policy.model import Container
 from parma_policy.points import POINTS
 from parma_policy.reader import PolicyTextError, load
@@ -36,6 +37,11 @@ RULES: Final = MappingProxyType(
         "env-any": "Any environment variable is accepted.",
         "env-any-value": "Any value of a variable is accepted.",
         "mount-any-source": "Any directory of the sandbox may be mounted.",
+        "mount-wide-source": "A mount's source may be of several kinds, or any file of the host.",
+        "host-code": "The host provides files where programs and libraries are, and no `sha256` fixes them.",
+        "host-trust": "The host provides accounts, keys or trusted certificates, and no `sha256` fixes them.",
+        "host-secret": "The host provides a secret: it knows it, and may provide another.",
+        "host-updates": "The host may change what names mean, or code or trust, while containers run.",
         "user-any": "Any user may be asked for.",
         "user-expression": "A user or group is accepted by an expression on its name.",
         "umask-open": "New files are writable by everybody.",
@@ -144,6 +150,7 @@ def _containers(sheet: Sheet) -> Iterator[Finding]:
         yield from _processes(sheet, container)
         yield from env_findings(sheet, container.place, container.env_rules.rules)
         yield from mount_findings(sheet, container.place, container.mounts)
+        yield from provided_findings(sheet, container)
         yield from user_findings(sheet, container)
     for process in sheet.policy.external_processes:
         yield from env_findings(sheet, process.place, process.env_rules.rules)
