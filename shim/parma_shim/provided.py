@@ -101,7 +101,7 @@ class HostFiles:
         except (Unavailable, DeadlineExceeded):
             raise
         except ParmaError as error:
-            if known is None:
+            if known is None or known.mount.source != mount.source:
                 raise
             self._complain(seen, error)
 

@@ -333,6 +333,14 @@ def test_a_container_that_is_restarted_is_not_kept_from_it_by_what_cannot_be_cop
         given.provide("d")
 
 
+def test_another_file_for_the_same_place_is_not_taken_for_a_change(given: Given, tmp_path: Path) -> None:
+    kubelet_volume(tmp_path / "other", a="2")
+    given.guest.failure = DENIED
+    given.mount = given.mount._replace(source=str(tmp_path / "other"))
+    with pytest.raises(Denied):
+        given.provide("d")
+
+
 def test_what_is_denied_from_the_start_is_a_failure(tmp_path: Path) -> None:
     guest = Guest()
     guest.failure = DENIED
