@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parma_guest import generated, paths, provided
+from parma_guest.files import File
 from parma_guest.host import GuestHost
-from parma_guest.provided import File, HostFiles, Provided, Staging, checked, parse
+from parma_guest.provided import HostFiles, Provided, Staging, checked, parse
 from parma_guest.syscalls import Kernel
 from parma_guest.values import ContainerId
 from parma_wire import guest_pb2 as pb
