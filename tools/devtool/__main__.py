@@ -21,6 +21,7 @@ usage: ./dev TASK [ARGUMENTS]
   image DIR       build the guest image into DIR; --variant rego: with an engine for policies with rules of their own
   vectors DIR     replay a folder of recorded cases; closes with 'N passed, N failed'
   fuzz [TARGET]   coverage-guided fuzzing of everything that reads untrusted bytes; --minutes N for each target
+  mutate [AREA]   put small faults into the code that decides, and see whether a test notices; --sample N: only some
   soak            many lives of containers and VMs with kill -9 in between, then compares inventories; --short, --help
   hostile [ROW]   attack the guest as a hostile host would, and print the table of attacks and outcomes
   docs            rewrite the tables in docs/ that are made from the code

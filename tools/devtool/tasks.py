@@ -60,6 +60,10 @@ def task_fuzz(arguments: list[str]) -> int:
     return _run(sys.executable, "-m", "tests.fuzz.run", *arguments)
 
 
+def task_mutate(arguments: list[str]) -> int:
+    return _run(sys.executable, "-m", "tests.mutation.run", *arguments)
+
+
 def task_soak(arguments: list[str]) -> int:
     setup.ensure_all()
     return _run(sys.executable, "-m", "tests.soak.run", *arguments)
@@ -97,6 +101,7 @@ TASKS: Final[dict[str, Callable[[list[str]], int]]] = {
     "image": task_image,
     "vectors": task_vectors,
     "fuzz": task_fuzz,
+    "mutate": task_mutate,
     "hostile": task_hostile,
     "soak": task_soak,
     "docs": task_docs,

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is mutated, and which tests must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+class Area(NamedTuple):
+    """``sources`` and ``tests`` are patterns below ``root``; tests that boot a machine are never run."""
+
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+    root: Path = ROOT
+
+    def modules(self) -> list[Path]:
+        """All files that are mutated."""
+        return sorted({path for pattern in self.sources for path in self.root.glob(pattern) if path not in _TABLES})
+
+    def test_files(self) -> list[str]:
+        """Relative to ``root``, as pytest names them."""
+        found = {path for pattern in self.tests for path in self.root.glob(pattern)}
+        return sorted(str(path.relative_to(self.root)) for path in found)
+
+
+_TABLES: Final = {ROOT / "policy/parma_policy/framework/codes.py"}
+"""Texts for pages of the documentation; nothing that decides imports them."""
+
+_VERIFIER: Final = (
+    *("anchors", "appraise", "binding", "certificates", "certtable", "checks", "der", "endorsement", "evidence"),
+    *("expected", "extensions", "permissive", "report", "strict_json", "verify"),
+)
+_DISPATCH: Final = ("points", "service", "requests", "decisions", "enforcer")
+
+AREAS: Final[Mapping[str, Area]] = MappingProxyType(
+    {
+        "framework": Area(("policy/parma_policy/framework/*.py",), ("tests/policy/test_*.py",)),
+        "reader": Area(("policy/parma_policy/reader/*.py",), ("tests/policy/test_*.py",)),
+        "verifier": Area(tuple(f"snp/parma_snp/{name}.py" for name in _VERIFIER), ("tests/snp/test_*.py",)),
+        "dispatch": Area(
+            tuple(f"guest/parma_guest/{name}.py" for name in _DISPATCH),
+            ("tests/guest/test_[!v]*.py", "tests/hostile/test_wire_*.py"),
+        ),
+    }
+)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the trials, as a plugin of a pytest that collects nothing by itself.
+
+A process that has collected all tests and run none is forked for each fault, which is put into the functions in place;
+what works while modules are imported (constants, tables, defaults, decorators) is tried in a fork of a process that has
+imported none of ours. Hypothesis draws the same examples each time and shrinks nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.mutation.areas import Area
+from tests.mutation.baseline import Baseline, Recorder
+from tests.mutation.mutants import Mutant
+from tests.mutation.selection import Selection
+from tests.mutation.trial import (
+    FirstFailure,
+    Outcome,
+    Progress,
+    attempt,
+    be_silent,
+    forget_results,
+    live_functions,
+    put_before_import,
+    put_in_place,
+    run_tests,
+)
+
+OPTIONS: Final = ["-s", "-qq", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-m", "not e2e"]
+_THIRD_PARTY: Final = ("cryptography", "google", "re2", "yaml", "cbor2", "_pytest", "hypothesis")
+"""Imported once, before the forks that import ours."""
+
+
+Work = Callable[[list[int], int], None]
+
+
+class Job(NamedTuple):
+    """The faults of one area."""
+
+    name: str
+    area: Area
+    mutants: Sequence[Mutant]
+
+
+class Result(NamedTuple):
+    """``test`` is the one that noticed, if any."""
+
+    outcome: Outcome
+    test: str
+
+
+class Engine:
+    """The plugin. ``results`` are those of the jobs' mutants, in their order."""
+
+    def __init__(
+        self, jobs: Sequence[Job], lanes: int, say: Callable[[str], None], survived: Callable[[Job, Mutant], None]
+    ) -> None:
+        self.jobs = jobs
+        self._lanes = lanes
+        self._say = say
+        self._survived = survived
+        self.results: list[dict[int, Result]] = [{} for _ in jobs]
+        self.failed: list[str] = []
+
+    def pytest_collection(self) -> bool:
+        """Not in this process: it stays free of our modules."""
+        from hypothesis import Phase, settings  # which is a plugin, too, and must not be imported before pytest begins
+
+        quick = settings(
+            settings.default,
+            derandomize=True,
+            database=None,
+            max_examples=25,
+            phases=[Phase.explicit, Phase.generate],
+        )
+        settings.register_profile("mutation", quick)
+        settings.load_profile("mutation")
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of running tests."""
+        files = sorted({file for job in self.jobs for file in job.area.test_files()})
+        baseline, modules = self._baseline(session, files)
+        self.failed = baseline.failed
+        if self.failed:
+            return True
+        for name in modules:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        for number, job in enumerate(self.jobs):
+            self._run(session, job, baseline, self.results[number])
+        return True
+
+    def _baseline(self, session: pytest.Session, files: list[str]) -> tuple[Baseline, list[str]]:
+        def run() -> None:
+            be_silent()
+            recorder = Recorder({path for job in self.jobs for path in job.area.modules()})
+            session.config.pluginmanager.register(recorder)
+            recorder.collect(session, files)
+            for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            modules = sorted(name for name in sys.modules if name.partition(".")[0] in _THIRD_PARTY)
+            with os.fdopen(writer, "wb") as pipe:
+                pickle.dump((recorder.baseline, modules), pipe)
+
+        started = time.monotonic()
+        reader, writer = os.pipe()
+        child = _fork(run)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            found: tuple[Baseline, list[str]] = pickle.load(pipe)  # noqa: S301  # from our own child
+        os.waitpid(child, 0)
+        self._say(f"{len(found[0].seconds)} tests without a fault: {time.monotonic() - started:.0f} s")
+        return found
+
+    def _run(self, session: pytest.Session, job: Job, baseline: Baseline, results: dict[int, Result]) -> None:
+        files = set(job.area.test_files())
+        tests = {test for test in baseline.seconds if test.partition("::")[0] in files}
+        selection = Selection(baseline, tests, job.area.modules())
+        later = {number for number, mutant in enumerate(job.mutants) if selection.needs_import(mutant)}
+        lane = _Lane(session, job, selection)
+        results.update(self._in_lanes(lane, lane.in_place, [n for n in range(len(job.mutants)) if n not in later]))
+        later |= {number for number, result in results.items() if result.outcome is Outcome.NOT_IN_PLACE}
+        results.update(self._in_lanes(lane, lane.imported, sorted(later)))
+
+    def _in_lanes(self, lane: _Lane, work: Work, numbers: list[int]) -> Iterator[tuple[int, Result]]:
+        reader, writer = os.pipe()
+        shares = [numbers[index :: self._lanes] for index in range(self._lanes)]
+        children = [_fork(lambda share=share: work(share, writer)) for share in shares if share]  # type: ignore[misc]
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            for count, line in enumerate(pipe, 1):
+                number, outcome, test = (int(word) for word in line.split())
+                result = Result(list(Outcome)[outcome], lane.names[test] if test >= 0 else "")
+                if result.outcome is Outcome.SURVIVED:
+                    self._survived(lane.job, lane.job.mutants[number])
+                yield number, result
+                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}")
+        for child in children:
+            _, status = os.waitpid(child, 0)
+            if status:
+                raise RuntimeError("the trials ended early: an error of the tool")
+
+
+class _Lane:
+    """What one process does: trials, one after the other. A line of numbers for each goes into a pipe."""
+
+    def __init__(self, session: pytest.Session, job: Job, selection: Selection) -> None:
+        self.job = job
+        self.names = sorted(selection.seconds)
+        self._session = session
+        self._selection = selection
+        self._progress = Progress()
+
+    def in_place(self, numbers: list[int], pipe: int) -> None:
+        """Faults in functions."""
+        self._session.perform_collect(self.job.area.test_files())
+        self._session.config.pluginmanager.register(FirstFailure())
+        items = {item.nodeid: item for item in self._session.items}
+        functions = live_functions(set(self.job.area.modules()))
+        forget_results()
+        gc.freeze()
+        for number in numbers:
+            mutant = self.job.mutants[number]
+            tests = self._selection.tests(mutant)
+
+            def run(mutant: Mutant = mutant, tests: list[str] = tests) -> bool:
+                seconds = [self._selection.seconds[test] for test in tests]
+                placed = put_in_place(mutant, functions)
+                if placed:
+                    run_tests([items[test] for test in tests], seconds, self._progress)
+                return placed
+
+            self._tell(pipe, number, mutant, tests, run)
+
+    def imported(self, numbers: list[int], pipe: int) -> None:
+        """Faults in what runs at import. Tests are collected in the process with the fault, file by file."""
+        self._session.config.pluginmanager.register(FirstFailure())
+        for number in numbers:
+            mutant = self.job.mutants[number]
+            by_file: defaultdict[str, list[str]] = defaultdict(list)
+            for test in self._selection.tests(mutant):
+                by_file[test.partition("::")[0]].append(test)
+            tests = [test for of_file in by_file.values() for test in of_file]
+
+            def run(mutant: Mutant = mutant, by_file: dict[str, list[str]] = by_file) -> bool:
+                if not put_before_import(mutant):
+                    return False
+                begun = 0
+                for file, wanted in by_file.items():
+                    self._progress.begin(begun, 10)
+                    self._session.perform_collect([file])
+                    items = {item.nodeid: item for item in self._session.items}
+                    chosen = [items[test] for test in wanted]
+                    seconds = [self._selection.seconds[test] for test in wanted]
+                    run_tests(chosen, seconds, self._progress, begun)
+                    begun += len(wanted)
+                return True
+
+            self._tell(pipe, number, mutant, tests, run)
+
+    def _tell(self, pipe: int, number: int, mutant: Mutant, tests: list[str], run: Callable[[], bool]) -> None:
+        outcome = attempt(run, self._progress) if tests else Outcome.SURVIVED
+        test = -1
+        if tests and outcome in {Outcome.KILLED, Outcome.TIMED_OUT}:
+            name = tests[self._progress.read()[0]]
+            self._selection.killed_by(mutant, name)
+            test = self.names.index(name)
+        os.write(pipe, f"{number} {list(Outcome).index(outcome)} {test}\n".encode())
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """The child's number; it ends with its work, and with 1 after an error."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001  # the process ends here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid

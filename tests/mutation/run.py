@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``./dev mutate [AREA...]``: small faults in the code that decides, one at a time: does a test fail?
+
+Areas: the framework, the policy reader, the report verifier, the enforcer's dispatch. A fault that no test notices
+must stand in tests/mutation/survivors.toml with the reason. Exit code 1 when one does not, 2 when a test fails without
+any fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.mutation import survivors
+from tests.mutation.areas import AREAS
+from tests.mutation.engine import OPTIONS, Engine, Job
+from tests.mutation.mutants import Mutant, find
+from tests.mutation.survivors import Key
+from tests.mutation.trial import Outcome
+
+_SEED: Final = 1
+_NOTICED: Final = (Outcome.KILLED, Outcome.TIMED_OUT)
+
+
+class Score(NamedTuple):
+    """Of one area."""
+
+    area: str
+    mutants: int
+    killed: int
+    timed_out: int
+    survived: int
+
+    def __str__(self) -> str:
+        """A row of the table."""
+        share = 100 * (self.killed + self.timed_out) / self.mutants if self.mutants else 100.0
+        counts = f"{self.mutants:8}{self.killed:8}{self.timed_out:11}{self.survived:10}"
+        return f"{self.area:12}{counts}{share:9.1f} %"
+
+
+HEADER: Final = f"{'area':12}{'faults':>8}{'killed':>8}{'timed out':>11}{'survived':>10}{'score':>11}"
+
+
+def main(arguments: list[str]) -> int:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(prog="./dev mutate", description=__doc__)
+    parser.add_argument("area", nargs="*", choices=[*AREAS, []], help=f"of {', '.join(AREAS)}; all, if none is given")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N faults of each area, always the same ones")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only faults whose FILE:FUNCTION has TEXT in it")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
+    options = parser.parse_args(arguments)
+    return run([_job(name, options.only, options.sample) for name in options.area or AREAS], options.jobs)
+
+
+def run(jobs: Sequence[Job], lanes: int, listed: Path = survivors.FILE) -> int:
+    """All trials, and the report. The working directory is the root of the jobs' areas."""
+    reasons = survivors.load(listed)
+    started = time.monotonic()
+
+    def survived(job: Job, mutant: Mutant) -> None:
+        key = Key.of(mutant, job.area.root)
+        if key not in reasons:
+            print(f"\n[[survivor]]\n{key}", end="", flush=True)
+
+    engine = Engine(jobs, lanes, _Say(), survived)
+    code = pytest.main(OPTIONS, plugins=[engine])
+    if engine.failed or code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        print("mutate: tests fail without a fault:", *engine.failed, sep="\n  ")
+        return 2
+    return _report(engine, reasons, time.monotonic() - started)
+
+
+def _job(name: str, only: str, sample: int | None) -> Job:
+    area = AREAS[name]
+    mutants = [mutant for path in area.modules() for mutant in find(path)]
+    chosen = [mutant for mutant in mutants if only in f"{mutant.path}:{mutant.scope}"]
+    if sample is not None and sample < len(chosen):
+        chosen = random.Random(_SEED).sample(chosen, sample)  # noqa: S311  # the same ones each time
+    return Job(name, area, chosen)
+
+
+def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:
+    tried, survived, existing = [], [], []
+    rows = []
+    for job, results in zip(engine.jobs, engine.results, strict=True):
+        counts = Counter(result.outcome for result in results.values())
+        rows.append(Score(job.name, len(results), *(counts[o] for o in (*_NOTICED, Outcome.SURVIVED))))
+        for number, mutant in enumerate(job.mutants):
+            tried.append(Key.of(mutant, job.area.root))
+            if results[number].outcome not in _NOTICED:
+                survived.append(Key.of(mutant, job.area.root))
+        existing += [Key.of(mutant, job.area.root) for path in job.area.modules() for mutant in find(path)]
+    comparison = survivors.compare(tried, survived, reasons, existing)
+    for key in comparison.noticed:
+        print(f"\nno longer survives:\n{key}", end="")
+    print(f"\n{HEADER}", *rows, sep="\n")
+    print(f"{seconds / 60:.0f} minutes; {len(survived) - len(comparison.unlisted)} of the survivors have a reason")
+    if comparison.unlisted:
+        print(f"mutate: {len(comparison.unlisted)} faults that no test notices are not in {survivors.FILE.name}")
+    if comparison.noticed:
+        print(f"mutate: {len(comparison.noticed)} entries of {survivors.FILE.name} can go")
+    return 1 if comparison.unlisted or comparison.noticed else 0
+
+
+class _Say:
+    """A line now and then."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self._last > 20:
+            self._last = time.monotonic()
+            print(f"mutate: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tool that judges the other tests, on a project of one function."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutation import survivors
+from tests.mutation.areas import AREAS, ROOT
+from tests.mutation.mutants import find
+from tests.mutation.survivors import Comparison, Key
+
+_MODULE = """\
+LIMIT = 3
+
+def allowed(number: int) -> bool:
+    \"\"\"Small numbers.\"\"\"
+    if number < 0:
+        raise ValueError("a negative number")
+    return number < LIMIT
+
+def countdown(number: int) -> int:
+    while number > 0:
+        number -= 1
+    return number
+
+def unused() -> int:
+    return 7
+"""
+_TESTS = """\
+import pytest
+from tiny import allowed, countdown
+
+def test_numbers_below_the_limit_are_allowed():
+    assert [number for number in range(6) if allowed(number)] == [0, 1, 2]
+
+def test_negative_numbers_are_refused():
+    with pytest.raises(ValueError):
+        allowed(-1)
+
+def test_countdown_ends_at_zero():
+    assert countdown(3) == 0
+"""
+_RUN = """\
+import sys
+from pathlib import Path
+from tests.mutation.areas import Area
+from tests.mutation.engine import Job
+from tests.mutation.mutants import find
+from tests.mutation.run import run
+root = Path.cwd()
+area = Area(("tiny.py",), ("test_tiny.py",), root)
+sys.exit(run([Job("tiny", area, find(root / "tiny.py"))], 1, root / "survivors.toml"))
+"""
+_NEVER_CALLED = Key("tiny.py", "unused", "return 7", "return None")
+_ALSO_NOT = Key("tiny.py", "unused", "return 7", "return 8")
+_NOTICED = Key("tiny.py", "allowed", "if number < 0:", "if False:")
+
+
+def entry(key: Key) -> str:
+    return f'[[survivor]]\n{key}reason = "nobody calls it"\n'
+
+
+def texts(path: Path) -> set[tuple[str, str, str]]:
+    return {(mutant.scope, mutant.was, mutant.becomes) for mutant in find(path)}
+
+
+def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not_survive(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(_MODULE)
+    (tmp_path / "test_tiny.py").write_text(_TESTS)
+    (tmp_path / "survivors.toml").write_text(entry(_NEVER_CALLED) + entry(_NOTICED))
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\nmarkers = e2e: none\n")
+    command, environment = [sys.executable, "-c", _RUN], {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1, done.stderr
+    # What is imported (LIMIT), what is called, a loop without end twice; nobody calls the rest.
+    assert re.search(r"^tiny +16 +\d+ +\d+ +2 +87\.5 %$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("[[survivor]]") == 1
+    assert f"[[survivor]]\n{_ALSO_NOT}" in done.stdout
+    assert f"no longer survives:\n{_NOTICED}" in done.stdout
+
+
+def test_a_complete_list_is_neither_short_nor_long() -> None:
+    tried = [_NEVER_CALLED, _NOTICED]
+    assert survivors.compare(tried, [_NEVER_CALLED], [_NEVER_CALLED], tried) == Comparison([], [])
+
+
+def test_an_entry_whose_code_is_gone_is_told_and_one_that_was_not_tried_is_not() -> None:
+    gone, elsewhere = Key("tiny.py", "lost", "return 1", "return 2"), Key("other.py", "x", "a", "b")
+    found = survivors.compare([_NOTICED], [], [gone, elsewhere, _ALSO_NOT], [_NOTICED, _ALSO_NOT])
+    assert found == Comparison([], [gone])
+
+
+def test_an_entry_without_a_reason_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.toml").write_text(f"[[survivor]]\n{_NOTICED}")
+    with pytest.raises(ValueError, match="no reason"):
+        survivors.load(tmp_path / "list.toml")
+
+
+@pytest.mark.parametrize("text", ["a 'quoted' \\d", "both ' and \"", "plain"])
+def test_an_entry_reads_as_it_was_written(tmp_path: Path, text: str) -> None:
+    key = Key("tiny.py", "scope", text, "pass", 2)
+    (tmp_path / "list.toml").write_text(entry(key))
+    assert survivors.load(tmp_path / "list.toml") == {key: "nobody calls it"}
+
+
+def test_conditions_and_their_parts_checks_and_bounds_are_faulted(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f(a, b):\n    if a and not b:\n        raise KeyError(a)\n    return a[1:] <= b\n")
+    assert texts(path) == {
+        ("f", "if a and (not b):", "if True:"),
+        ("f", "if a and (not b):", "if False:"),
+        ("f", "if a and (not b):", "if a:"),
+        ("f", "if a and (not b):", "if not b:"),
+        ("f", "if a and (not b):", "if a and b:"),
+        ("f", "return a[1:] <= b", "return None"),
+        ("f", "return a[1:] <= b", "return a[1:] < b"),
+        ("f", "return a[1:] <= b", "return a[2:] <= b"),
+    }
+
+
+def test_decorators_defaults_and_tables_are_faults_of_the_import(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("TABLE = {'a': 1}\n@guarded\ndef f(a: 'T' = 1):\n    'Text.'\n    say('a prose text')\n")
+    assert texts(path) == {
+        ("", "TABLE = {'a': 1}", "TABLE = {'aXX': 1}"),
+        ("", "TABLE = {'a': 1}", "TABLE = {'a': 2}"),
+        ("", "@guarded def f(a: 'T'=1):", "def f(a: 'T'=1):"),
+        ("", "a: 'T'=1", "a: 'T'=2"),
+        ("f", "say('a prose text')", "pass"),
+    }
+
+
+def test_equal_texts_of_one_function_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f(a):\n    if a:\n        g()\n    else:\n        g()\n")
+    assert [(m.was, m.nth) for m in find(path) if m.becomes == "pass"] == [("g()", 1), ("g()", 2)]
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_areas_name_modules_and_tests_that_exist(name: str) -> None:
+    area = AREAS[name]
+    assert len(area.modules()) >= len(area.sources)
+    assert area.test_files()
+
+
+def test_the_list_names_faults_that_exist() -> None:
+    modules = {path for area in AREAS.values() for path in area.modules()}
+    assert {key.file for key in survivors.load()} <= {str(path.relative_to(ROOT)) for path in modules}
