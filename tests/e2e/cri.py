@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,16 @@ import grpc
 import yaml
 from google.protobuf.message import Message
 
-from devtool import images, paths
-from devtool.containerd import PrivateContainerd
+from devtool import cri, images, paths
+from devtool.containerd import RUNTIME, PrivateContainerd
+from devtool.cri import MASKED, NAMESPACE, READ_ONLY, Runtime
 from tests import fake_cni
 from tests.e2e import cri_pb2 as pb
 from tests.e2e.host import BUSYBOX, Host
 
 PAUSE = "parma.example/pause:nothing"
-NAMESPACE = "k8s.io"
-RUNTIMES = ("parma", "parma-shim")
-"""Runtime handlers: with ``sandboxer = "podsandbox"`` and with ``sandboxer = "shim"``."""
+HANDLERS = (Runtime("parma", RUNTIME, "podsandbox"), Runtime("parma-shim", RUNTIME, "shim"))
+RUNTIMES = tuple(handler.name for handler in HANDLERS)
 
 TIMEOUT = 300.0
 """Seconds for any call, a pod's boot on a busy machine included."""
@@ -33,49 +33,40 @@ TIMEOUT = 300.0
 READY, NOT_READY = 0, 1
 CREATED, RUNNING, EXITED = 0, 1, 2
 
-CONFIGURATION = """\
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{pause}"
-[plugins."io.containerd.cri.v1.runtime"]
-  disable_apparmor = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    conf_dir = "{root}/cni"
-    bin_dir = "{root}/cni-bin"
-"""
-RUNTIME = """\
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{name}]
-    runtime_type = "io.containerd.parma.v2"
-    sandboxer = "{sandboxer}"
-    pod_annotations = ["io.parma.*"]
-    container_annotations = ["io.parma.*"]
-"""
-MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What kubelet asks for, for every container that is not privileged."""
-
 
 @contextlib.contextmanager
-def cri_host(archives: dict[str, Path], *, hub: str = "", **settings: object) -> Iterator[Host]:
+def cri_host(
+    archives: dict[str, Path],
+    *,
+    hub: str = "",
+    network: Callable[[Path, Path], None] | None = None,
+    containerd: Mapping[str, Any] | None = None,
+    **settings: object,
+) -> Iterator[Host]:
     """A containerd with the CRI plugin and both runtimes, and the images in its namespace.
 
-    ``hub`` is as `tests.fake_cni` has it. The pause image holds nothing at all: who tries to run it fails.
+    The pause image holds nothing at all: who tries to run it fails.
+
+    Args:
+        hub: as `tests.fake_cni` has it.
+        network: writes another configuration of CNI than that one's; called with its ``conf_dir`` and ``bin_dir``.
+        containerd: more arguments of `PrivateContainerd`.
+        settings: of Parma.
     """
+    write = network or partial(fake_cni.write, hub=hub)
+
+    def configure(root: Path) -> str:
+        write(root / "cni", root / "cni-bin")
+        return cri.configuration(root, PAUSE, HANDLERS)
+
     binaries = paths.PREFIX / "containerd-2.1"
-    with PrivateContainerd(binaries, parma_config=settings, cri=partial(_configuration, hub)) as daemon:
+    with PrivateContainerd(binaries, parma_config=settings, cri=configure, **(containerd or {})) as daemon:
         archive = daemon.root / "policies/pause.tar"
         images.write_archive(archive, PAUSE, [images.LayerBuilder().finish()], images.ImageConfig(cmd=("/pause",)))
         for path in (archives[BUSYBOX], archive):
             imported = daemon.ctr("--namespace", NAMESPACE, "image", "import", path)
             assert imported.returncode == 0, imported.stderr
         yield Host(daemon, archives)
-
-
-def _configuration(hub: str, root: Path) -> str:
-    fake_cni.write(root / "cni", root / "cni-bin", hub)
-    text = CONFIGURATION.format(pause=PAUSE, root=root)
-    for name, sandboxer in zip(RUNTIMES, ("podsandbox", "shim"), strict=True):
-        text += RUNTIME.format(name=name, sandboxer=sandboxer)
-    return text
 
 
 class Cri:
@@ -146,6 +137,9 @@ class Pod:
             annotations={"io.parma.policy-file": str(self.policy), **self.annotations},
         )
         config.linux.MergeFrom(pb.LinuxPodSandboxConfig(**self.linux))
+        for container in self.manifest["spec"]["containers"]:
+            for port in container.get("ports", ()):
+                config.port_mappings.add(container_port=port["containerPort"], host_port=port.get("hostPort", 0))
         return config
 
     def run(self) -> None:

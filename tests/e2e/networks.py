@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from devtool import cni
 from parma_shim.vm import netns
 
 NAMESPACES = Path("/run/netns")
@@ -33,6 +30,29 @@ def inside(namespace: str, command: Sequence[str], timeout: float = 60) -> subpr
     return subprocess.run(
         ["ip", "netns", "exec", namespace, *command], check=False, capture_output=True, text=True, timeout=timeout
     )
+
+
+@contextlib.contextmanager
+def entered(namespace: Path) -> Iterator[None]:
+    """This thread is in the namespace of the path; sockets that it makes stay there."""
+    mine = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netns.enter(other)
+        try:
+            yield
+        finally:
+            netns.enter(mine)
+    finally:
+        os.close(mine)
+        os.close(other)
+
+
+def packet_socket() -> socket.socket:
+    """What every interface of this thread's namespace sends and receives, from now on."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    packets.setblocking(False)
+    return packets
 
 
 class Bridge:
@@ -75,18 +95,8 @@ class Bridge:
     @contextlib.contextmanager
     def capture(self) -> Iterator[socket.socket]:
         """A packet socket on the bridge's side of everything, from now on."""
-        mine = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        hub = os.open(NAMESPACES / self.hub, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            netns.enter(hub)
-            try:
-                packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            finally:
-                netns.enter(mine)
-        finally:
-            os.close(mine)
-            os.close(hub)
-        packets.setblocking(False)
+        with entered(NAMESPACES / self.hub):
+            packets = packet_socket()
         with packets:
             yield packets
 
@@ -111,61 +121,29 @@ def frames(packets: socket.socket) -> list[bytes]:
 
 
 class Node:
-    """A namespace that plays the node, one that plays the world outside, and what CNI makes of them."""
+    """A namespace that plays the node, and one that plays the world outside: 192.0.2.1 and 192.0.2.2."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.name, self.outside, self.pod = (f"parma{os.getpid()}-{role}" for role in ("node", "outside", "pod"))
-        for name in (self.name, self.outside, self.pod):
+    def __init__(self) -> None:
+        number = next(_numbers)
+        self.name, self.outside = (f"parma{os.getpid()}-{role}{number}" for role in ("node", "outside"))
+        for name in (self.name, self.outside):
             ip("netns", "add", name)
             ip("link", "set", "lo", "up", namespace=name)
         ip("link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", self.outside, namespace=self.name)
         for name, address in ((self.name, "192.0.2.1/24"), (self.outside, "192.0.2.2/24")):
             ip("addr", "add", address, "dev", "wan", namespace=name)
             ip("link", "set", "wan", "up", namespace=name)
-        self._pod_path = str(NAMESPACES / self.pod)
 
     @property
-    def path(self) -> str:
-        """The pod's namespace."""
-        return self._pod_path
+    def path(self) -> Path:
+        """Of the node's namespace."""
+        return NAMESPACES / self.name
 
-    def add_pod(self) -> dict[str, Any]:
-        """As a container manager does it: the plugins of a list, each with the result of the one before."""
-        ranges = [[{"subnet": "10.99.0.0/24"}], [{"subnet": "fd99::/64"}]]
-        ipam = {
-            "type": "host-local",
-            "dataDir": str(self._directory / "ipam"),
-            "ranges": ranges,
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-        }
-        common = {"cniVersion": "1.0.0", "name": "test"}
-        result = self._plugin({**common, "type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam})
-        ports = [{"hostPort": 18080, "containerPort": 8080, "protocol": "tcp"}]
-        self._plugin({**common, "type": "portmap", "prevResult": result, "runtimeConfig": {"portMappings": ports}})
-        return result
-
-    def _plugin(self, configuration: dict[str, Any]) -> dict[str, Any]:
-        environment = {
-            **cni.environment(),
-            "CNI_COMMAND": "ADD",
-            "CNI_CONTAINERID": "pod",
-            "CNI_NETNS": self.path,
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(cni.PLUGINS),
-        }
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, cni.PLUGINS / configuration["type"]],
-            input=json.dumps(configuration),
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+    @property
+    def wrapper(self) -> list[str]:
+        """Words before a command that is to be executed on the node."""
+        return ["nsenter", f"--net={self.path}", "--"]
 
     def close(self) -> None:
-        for name in (self.pod, self.outside, self.name):
+        for name in (self.outside, self.name):
             ip("netns", "del", name)

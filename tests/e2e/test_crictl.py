@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from devtool import paths
+from devtool.crictl import PROGRAM, Crictl
 from tests.e2e.cri import Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 
-CRICTL = paths.GO / "crictl"
-
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not CRICTL.exists(), reason="there is no crictl: ./dev setup builds it where Go is installed"),
+    pytest.mark.skipif(not PROGRAM.exists(), reason="there is no crictl: ./dev setup builds it where Go is installed"),
 ]
 
 MANIFEST = """\
@@ -56,14 +53,6 @@ def pod(host: Host) -> Iterator[Pod]:
     cri.close()
 
 
-def crictl(host: Host, *arguments: str | Path) -> str:
-    """Its output; an exit code other than 0 fails the test."""
-    command = [CRICTL, "--timeout", "200s", "--runtime-endpoint", f"unix://{host.daemon.address}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def written(path: Path, message: Any) -> Path:
     """A configuration file of crictl's."""
     path.write_text(json.dumps(MessageToDict(message, preserving_proto_field_name=True)))
@@ -72,26 +61,27 @@ def written(path: Path, message: Any) -> Path:
 
 def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
     before = Inventory.take(host)
+    crictl = Crictl(host.daemon.address)
     (pod.directory / "logs").mkdir()
     sandbox_file = written(tmp_path / "pod.json", pod.config)
-    pod.id = crictl(host, "runp", "--runtime", pod.runtime, sandbox_file)
+    pod.id = crictl("runp", "--runtime", pod.runtime, sandbox_file)
     host.names.add(pod.id)
-    assert "Ready" in crictl(host, "pods", "--id", pod.id)
+    assert "Ready" in crictl("pods", "--id", pod.id)
 
     container_file = written(tmp_path / "container.json", pod.container_config("app"))
-    app = crictl(host, "create", pod.id, container_file, sandbox_file)
-    crictl(host, "start", app)
-    assert "Running" in crictl(host, "ps", "--id", app)
-    wait_until(lambda: crictl(host, "logs", app) == "hello from the guest", "the log")
-    assert crictl(host, "exec", "--sync", app, "/bin/hostname") == "by-hand"
-    assert app[:13] in crictl(host, "stats", "--id", app)
+    app = crictl("create", pod.id, container_file, sandbox_file)
+    crictl("start", app)
+    assert "Running" in crictl("ps", "--id", app)
+    wait_until(lambda: crictl("logs", app) == "hello from the guest", "the log")
+    assert crictl("exec", "--sync", app, "/bin/hostname") == "by-hand"
+    assert app[:13] in crictl("stats", "--id", app)
 
     # It shows the values of the status's info beside the status, those that are JSON as JSON.
-    shown = json.loads(crictl(host, "inspectp", pod.id))
+    shown = json.loads(crictl("inspectp", pod.id))
     assert shown["parma.attestation"]["verdict"] == "attested", shown.keys()
 
-    crictl(host, "stop", "--timeout", "1", app)
-    crictl(host, "rm", app)
-    crictl(host, "stopp", pod.id)
-    crictl(host, "rmp", pod.id)
+    crictl("stop", "--timeout", "1", app)
+    crictl("rm", app)
+    crictl("stopp", pod.id)
+    crictl("rmp", pod.id)
     assert_nothing_left(host, before)

@@ -19,7 +19,7 @@ from devtool import cni, paths
 from devtool.containerd import PrivateContainerd
 from tests.e2e.host import BUSYBOX, Host, wait_until
 from tests.e2e.nerdctl import Flags, Nerdctl
-from tests.e2e.networks import NAMESPACES, Node, inside
+from tests.e2e.networks import Node, inside
 
 pytestmark = [
     pytest.mark.e2e,
@@ -59,19 +59,17 @@ cmp /tmp/got /bin/busybox && echo the same"
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    node = Node(tmp_path_factory.mktemp("node"))
+def node() -> Iterator[Node]:
+    node = Node()
     yield node
     node.close()
 
 
 @pytest.fixture(scope="module")
 def nerdctl(archives: dict[str, Path], node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nerdctl]:
-    at = NAMESPACES / node.name
-    wrapper = ["nsenter", f"--net={at}", "--"]
-    with PrivateContainerd(paths.PREFIX / "containerd-2.1", wrapper=wrapper) as daemon:
+    with PrivateContainerd(paths.PREFIX / "containerd-2.1", wrapper=node.wrapper) as daemon:
         assert daemon.ctr("image", "import", archives[BUSYBOX]).returncode == 0
-        nerdctl = Nerdctl(Host(daemon, archives), tmp_path_factory.mktemp("nerdctl"), str(at))
+        nerdctl = Nerdctl(Host(daemon, archives), tmp_path_factory.mktemp("nerdctl"), str(node.path))
         yield nerdctl
         nerdctl.close()
 
@@ -209,7 +207,7 @@ class RealNerdctl:
     def __init__(self, nerdctl: Nerdctl, node: Node, directory: Path) -> None:
         self._daemon = nerdctl.host.daemon
         self._command = [
-            *("nsenter", f"--net={NAMESPACES / node.name}", "--", str(REAL), "--address", str(self._daemon.address)),
+            *(*node.wrapper, str(REAL), "--address", str(self._daemon.address)),
             *("--namespace", "default", "--cgroup-manager", "cgroupfs", "--data-root", str(directory / "data")),
             *("--cni-path", str(cni.PLUGINS), "--cni-netconfpath", str(directory / "net.d")),
         ]

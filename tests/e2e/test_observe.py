@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import re
 import stat
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from devtool import paths
 from devtool.containerd import PrivateContainerd
+from tests.e2e.collector import Collector
 from tests.e2e.host import BUSYBOX, Host, wait_until
 from tests.shim.observe.test_exposition import parsed
 
@@ -23,37 +21,6 @@ pytestmark = pytest.mark.e2e
 
 SLEEP = ("/bin/sleep", "600")
 ECHO = ("/bin/echo", "hello")
-
-
-class Collector:
-    """An OTLP/HTTP trace collector on this machine."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        spans = self.spans
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                message = ExportTraceServiceRequest()
-                message.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
-                spans.extend(s for r in message.resource_spans for scope in r.scope_spans for s in scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +33,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def observed(archives: dict[str, Path], collector: Collector) -> Iterator[Host]:
     """A containerd whose environment asks for traces of what it starts, with one running container, ``seen``."""
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    with PrivateContainerd(paths.PREFIX / "containerd-2.1", level="debug", environment=environment) as daemon:
+    with PrivateContainerd(paths.PREFIX / "containerd-2.1", level="debug", environment=collector.environment) as daemon:
         assert daemon.ctr("image", "import", archives[BUSYBOX]).returncode == 0
         host = Host(daemon, archives)
         started = host.run("seen", SLEEP, "--detach", policy=host.policy(SLEEP, execs=(ECHO,)))
@@ -121,7 +87,7 @@ def test_spans_reach_the_collector_with_the_parts_of_the_start_below_create(
     observed: Host, collector: Collector
 ) -> None:
     def named(name: str) -> list[Span]:
-        return [span for span in collector.spans if span.name == name]
+        return collector.spans("seen", name)
 
     wait_until(lambda: bool(named("containerd.task.v3.Task/Create")), "the span of Create")
     (create,) = named("containerd.task.v3.Task/Create")

@@ -12,9 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from devtool.cri import NAMESPACE
 from parma_policy.reader import load
 from tests.e2e import cri_pb2 as pb
-from tests.e2e.cri import EXITED, NAMESPACE, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
+from tests.e2e.cri import EXITED, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 from tests.e2e.networks import Bridge, inside

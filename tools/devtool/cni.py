@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from devtool import paths
 from parma_image import debian, prefix
@@ -22,6 +24,11 @@ _IPTABLES: Final = ("iptables", "iptables-save", "ip6tables", "ip6tables-save")
 PLUGINS: Final = paths.CNI / "usr/lib/cni"
 BIN: Final = paths.CNI / "parma-bin"
 """For PATH."""
+
+NAME: Final = "pods"
+BRIDGE: Final = "cni0"
+IPV4, IPV6 = "10.99.0", "fd99:"
+"""What addresses of the network begin with; the node's end with 1, and pods get the next ones in turn."""
 
 
 def ensure() -> None:
@@ -44,6 +51,28 @@ def ensure() -> None:
     (new / "made-by").write_text(wanted)
     shutil.rmtree(paths.CNI, ignore_errors=True)
     new.rename(paths.CNI)
+
+
+def write_network(conf_dir: Path, bin_dir: Path, more: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Into ``conf_dir`` and ``bin_dir`` of the CRI plugin's configuration: a bridge with IPv4 and IPv6, and ports that
+    are published. ``more`` are configurations of plugins that come last; these are in ``bin_dir`` already."""
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(bin_dir / "addresses"),
+        "ranges": [[{"subnet": f"{IPV4}.0/24"}], [{"subnet": f"{IPV6}:/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+    }
+    plugins = [
+        {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        *more,
+    ]
+    for folder in (conf_dir, bin_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    for plugin in PLUGINS.iterdir():
+        (bin_dir / plugin.name).symlink_to(plugin)
+    network = {"cniVersion": "1.0.0", "name": NAME, "plugins": plugins}
+    (conf_dir / "10-pods.conflist").write_text(json.dumps(network))
 
 
 def environment() -> dict[str, str]:

@@ -74,6 +74,7 @@ class PrivateContainerd:
         parma_config: Mapping[str, object] | None = None,
         level: str = "info",
         environment: Mapping[str, str] | None = None,
+        programs: Sequence[Path] = (),
         metrics: str = "",
         wrapper: Sequence[str] = (),
         cri: Callable[[Path], str] | None = None,
@@ -82,6 +83,7 @@ class PrivateContainerd:
         """
         Args:
             environment: added to the daemon's, and so to its shims'.
+            programs: folders that come first in its PATH.
             metrics: host and port at which its Prometheus collector answers; empty: none.
             wrapper: a command that executes the daemon in its own place.
             cri: makes the configuration of the CRI plugin for the daemon's directory; without it there is no such
@@ -91,6 +93,7 @@ class PrivateContainerd:
         self.binaries = binaries
         self.wrapper = tuple(wrapper)
         self._added_environment = dict(environment or {})
+        self._programs = tuple(programs)
         # Short, as unix socket paths may not exceed 107 bytes.
         self.root = Path(tempfile.mkdtemp(prefix="parma-"))
         self.address = self.root / "c.sock"
@@ -130,7 +133,7 @@ class PrivateContainerd:
         launcher.write_launcher(bin_dir / "containerd-shim-parma-v2", config=self.parma_config)
 
     def environment(self) -> dict[str, str]:
-        search = [self.root / "bin", self.binaries, paths.PREFIX / "bin"]
+        search = [self.root / "bin", *self._programs, self.binaries, paths.PREFIX / "bin"]
         path = ":".join([*map(str, search), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
         return {"PATH": path, "HOME": str(self.root), "LANG": "C.UTF-8", **self._added_environment}
 
