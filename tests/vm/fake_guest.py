@@ -69,6 +69,9 @@ class FakeGuest:
             return pb.CreateSandboxResponse(pid=41)
         return self.answers.get(name, getattr(pb, f"{name}Response")())
 
+    def answered(self, name: str) -> None:
+        """The answer to a request is on its way."""
+
 
 class _Service:
     def __init__(self, guest: FakeGuest) -> None:
@@ -77,4 +80,8 @@ class _Service:
 
 
 def _handler(guest: FakeGuest, name: str) -> Callable[[Any, Any], Any]:
-    return lambda request, _context: guest.handle(name, request)
+    def handle(request: Any, context: ttrpc.Context) -> Any:
+        context.after_reply(lambda: guest.answered(name))
+        return guest.handle(name, request)
+
+    return handle
