@@ -344,7 +344,7 @@ def _args(args: Iterable[str]) -> tuple[str, ...]:
         raise Malformed("process has no command")
     if any("\0" in arg or len(arg.encode()) >= MAX_STRING for arg in found):
         raise Malformed("an argument is malformed", expected=f"no NUL, less than {MAX_STRING} bytes")
-    if sum(len(arg) for arg in found) > MAX_ARGS_BYTES:
+    if sum(len(arg.encode()) for arg in found) > MAX_ARGS_BYTES:
         raise Malformed("arguments are too large", expected=f"at most {MAX_ARGS_BYTES} bytes in all")
     return found
 
@@ -363,7 +363,7 @@ def _env(env: Iterable[str]) -> tuple[str, ...]:
         if name in names:
             raise Malformed("an environment variable is given twice")
         names.add(name)
-    if sum(len(variable) for variable in found) > MAX_ENV_BYTES:
+    if sum(len(variable.encode()) for variable in found) > MAX_ENV_BYTES:
         raise Malformed("environment is too large", expected=f"at most {MAX_ENV_BYTES} bytes in all")
     return found
 

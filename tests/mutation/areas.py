@@ -31,6 +31,14 @@ class Area(NamedTuple):
 _TABLES: Final = {ROOT / "policy/parma_policy/framework/codes.py"}
 """Texts for pages of the documentation; nothing that decides imports them."""
 
+TIMED: Final = frozenset(
+    {
+        "test_a_verification_takes_less_than_ten_milliseconds",
+        "test_R49_no_expression_takes_longer_than_the_text_is_long",
+    }
+)
+"""Tests that measure time: they say nothing of a fault beside which something else runs."""
+
 _VERIFIER: Final = (
     *("anchors", "appraise", "binding", "certificates", "certtable", "checks", "der", "endorsement", "evidence"),
     *("expected", "extensions", "permissive", "report", "strict_json", "verify"),

@@ -32,7 +32,7 @@ class Baseline:
     lines: dict[str, set[Line]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     at_import: set[Function] = field(default_factory=set)
-    failed: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
 
 
@@ -124,6 +124,6 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test that fails by itself can tell nothing, and nor can one that is skipped."""
         if report.failed:
-            self.baseline.failed.append(report.nodeid)
+            self.baseline.failed.add(report.nodeid)
         if report.skipped:
             self.baseline.skipped.add(report.nodeid)

@@ -73,7 +73,7 @@ class Engine:
         self._say = say
         self._survived = survived
         self.results: list[dict[int, Result]] = [{} for _ in jobs]
-        self.failed: list[str] = []
+        self.failed: set[str] = set()
 
     def pytest_collection(self) -> bool:
         """Not in this process: it stays free of our modules."""
@@ -96,8 +96,6 @@ class Engine:
         files = sorted({file for job in self.jobs for file in job.area.test_files()})
         baseline, modules = self._baseline(session, files)
         self.failed = baseline.failed
-        if self.failed:
-            return True
         for name in modules:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
@@ -128,9 +126,7 @@ class Engine:
         return found
 
     def _run(self, session: pytest.Session, job: Job, baseline: Baseline, results: dict[int, Result]) -> None:
-        files = set(job.area.test_files())
-        tests = {test for test in baseline.seconds if test.partition("::")[0] in files}
-        selection = Selection(baseline, tests, job.area.modules())
+        selection = Selection(baseline, job.area)
         later = {number for number, mutant in enumerate(job.mutants) if selection.needs_import(mutant)}
         lane = _Lane(session, job, selection)
         results.update(self._in_lanes(lane, lane.in_place, [n for n in range(len(job.mutants)) if n not in later]))

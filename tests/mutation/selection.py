@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.mutation.areas import TIMED, Area
 from tests.mutation.baseline import Baseline, Line
 from tests.mutation.mutants import Mutant
 
@@ -16,17 +17,30 @@ BUDGET: Final = 4.0
 """Seconds of processor time for one fault: what the tests that this allows do not notice counts as survived."""
 
 
+Definition = tuple[Path, str]
+"""A name of a module."""
+
+
 class Selection:
     """The tests of one area."""
 
-    def __init__(self, baseline: Baseline, tests: set[str], modules: Iterable[Path]) -> None:
-        self.seconds = {test: baseline.seconds[test] for test in tests if test not in baseline.skipped}
+    def __init__(self, baseline: Baseline, area: Area) -> None:
+        files = set(area.test_files())
+        tests = {test for test in baseline.seconds if test.partition("::")[0] in files}
+        useless = baseline.skipped | baseline.failed
+        self.seconds = {
+            test: baseline.seconds[test] for test in tests - useless if test.rpartition("::")[2] not in TIMED
+        }
         self._tests_of: defaultdict[Line, set[str]] = defaultdict(set)
         for test in self.seconds:
             for line in baseline.lines[test]:
                 self._tests_of[line].add(test)
         self._at_import = baseline.at_import
-        self._uses = _Uses(modules)
+        self._uses = Uses(area)
+        self._tests_named: defaultdict[Definition, list[str]] = defaultdict(list)
+        for test in self.seconds:
+            path, _, name = test.partition("::")
+            self._tests_named[area.root / path, name.partition("::")[0].partition("[")[0]].append(test)
         self._kills: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
 
     def needs_import(self, mutant: Mutant) -> bool:
@@ -35,9 +49,11 @@ class Selection:
 
     def tests(self, mutant: Mutant) -> list[str]:
         """At most for `BUDGET`; none: no test runs it."""
-        able = self._able(mutant)
+        able, naming = self._able(mutant)
         kills, near = self._kills[mutant.path, mutant.scope], self._kills[mutant.path, ""]
-        ordered = sorted(able, key=lambda test: (-kills[test], -near[test], self.seconds[test], test))
+        ordered = sorted(
+            able, key=lambda test: (-kills[test], -near[test], test not in naming, self.seconds[test], test)
+        )
         return list(_affordable(ordered, self.seconds))
 
     def killed_by(self, mutant: Mutant, test: str) -> None:
@@ -46,43 +62,55 @@ class Selection:
         if mutant.scope:
             self._kills[mutant.path, ""][test] += 1
 
-    def _able(self, mutant: Mutant) -> set[str]:
+    def _able(self, mutant: Mutant) -> tuple[set[str], set[str]]:
+        """All that could notice, and those of them that name what is at fault."""
         if not self.needs_import(mutant):
-            return self._running(str(mutant.path), mutant.line, mutant.end)
-        of_names = {test for line in self._uses.of(mutant) for test in self._tests_of.get(line, ())}
-        return of_names or self._running(str(mutant.path), 0, 1_000_000) or set(self.seconds)
+            return self._running(str(mutant.path), mutant.line, mutant.end), set()
+        lines, definitions = self._uses.of(mutant)
+        running = {test for line in lines for test in self._tests_of.get(line, ())}
+        naming = {test for definition in definitions for test in self._tests_named.get(definition, ())}
+        return running | naming or self._running(str(mutant.path), 0, 1_000_000) or set(self.seconds), naming
 
     def _running(self, path: str, first: int, last: int) -> set[str]:
         lines = (line for line in self._tests_of if line[0] == path and first <= line[1] <= last)
         return {test for line in lines for test in self._tests_of[line]}
 
 
-class _Uses:
-    """Where in functions the things that a module defines are used."""
+class Uses:
+    """Where the things that a module defines are used."""
 
-    def __init__(self, modules: Iterable[Path]) -> None:
-        self._top: dict[Path, list[ast.stmt]] = {path: ast.parse(path.read_bytes()).body for path in modules}
+    def __init__(self, area: Area) -> None:
+        self._sources = set(area.modules())
+        paths = [*self._sources, *(area.root / file for file in area.test_files())]
+        self._top: dict[Path, list[ast.stmt]] = {path: ast.parse(path.read_bytes()).body for path in paths}
+        self._names = {statement: _named(statement) for top in self._top.values() for statement in top}
 
-    def of(self, mutant: Mutant) -> set[Line]:
-        """The definition's own lines, and those of all that names it, directly or by way of other definitions."""
+    def of(self, mutant: Mutant) -> tuple[set[Line], set[Definition]]:
+        """Lines of modules, the definition's own among them, and functions of tests that name what is at fault.
+
+        Directly or by way of other definitions; by way of functions of modules, whose lines tests are known to run,
+        is not followed.
+        """
         statement = next((s for s in self._top[mutant.path] if s.lineno <= mutant.end <= (s.end_lineno or 0)), None)
-        lines = {(str(mutant.path), number) for number in _numbers(statement)} if statement else set()
-        names = known = _defined(statement) if statement else set()
+        if statement is None:
+            return set(), set()
+        last = (statement.end_lineno or statement.lineno) + 1
+        lines = {(str(mutant.path), number) for number in range(statement.lineno, last)}
+        definitions: set[Definition] = set()
+        names = known = _defined(statement)
         while names:
             more = set()
             for path, top in self._top.items():
-                for other in top:
-                    found = {node.lineno for node in ast.walk(other) if _named(node) & names}  # type: ignore[attr-defined]
-                    lines |= {(str(path), number) for number in found}
-                    if found and not isinstance(other, (ast.FunctionDef, ast.ClassDef)):
+                for other in (other for other in top if self._names[other].keys() & names):
+                    if path in self._sources:
+                        lines |= {(str(path), line) for name in names for line in self._names[other].get(name, ())}
+                    else:
+                        definitions |= {(path, name) for name in _defined(other)}
+                    if path not in self._sources or not isinstance(other, (ast.FunctionDef, ast.ClassDef)):
                         more |= _defined(other)
             names = more - known
             known = known | more
-        return lines
-
-
-def _numbers(statement: ast.stmt) -> range:
-    return range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+        return lines, definitions
 
 
 def _defined(statement: ast.stmt) -> set[str]:
@@ -96,11 +124,14 @@ def _defined(statement: ast.stmt) -> set[str]:
     return set()
 
 
-def _named(node: ast.AST) -> set[str]:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return {name}
-    return set()
+def _named(statement: ast.stmt) -> dict[str, set[int]]:
+    """The names in it, with their lines."""
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                found[name].add(node.lineno)
+    return found
 
 
 def _affordable(tests: Iterable[str], seconds: dict[str, float]) -> Iterator[str]:
