@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from parma_guest import documents, group, points
+from parma_guest import documents, group, points, storage
 from parma_guest.points import Kind
 from parma_guest.service import GuestService, StreamService, guarded
 from parma_policy.points import OWN_POINTS, POINTS
@@ -52,7 +52,7 @@ def test_every_point_exists_in_the_framework() -> None:
 
 def test_only_rows_of_the_right_kind_are_named() -> None:
     named = set()
-    nodes = (node for module in (group, documents) for node in ast.walk(ast.parse(inspect.getsource(module))))
+    nodes = (node for module in (group, storage, documents) for node in ast.walk(ast.parse(inspect.getsource(module))))
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("change", "read"):
             method = cast("ast.Constant", node.args[0]).value
