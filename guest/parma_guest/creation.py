@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from parma_guest.containers import Attestation, Container, Host, Members, Networ
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.pod import Pod, namespace
 from parma_guest.processes import Process
-from parma_guest.requests import CreateContainer
+from parma_guest.requests import CreateContainer, unsafe_sysctl
 from parma_guest.storage import Storage
 from parma_guest.undo import Undo
 from parma_guest.users import with_home
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 MAX_CONTAINERS: Final = 64
 _ONLY_PROVIDED: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+
+
+def require_safe_sysctls(sysctls: Mapping[str, str], policy: Asker) -> None:
+    """Raises `Unsupported` for one that says more of a container's kernel than a policy can have allowed."""
+    unsafe = unsafe_sysctl(sysctls)
+    if unsafe:
+        policy.require_open_door(f"the sysctl {unsafe}")
 
 
 class Creator:
@@ -68,6 +76,9 @@ class Creator:
             raise FailedPrecondition("the container has no root file system")
         if len(self._members.containers) >= MAX_CONTAINERS:
             raise FailedPrecondition("too many containers", expected=f"at most {MAX_CONTAINERS}")
+        require_safe_sysctls(request.sysctls, policy)
+        if request.masked_in_image or request.readonly_in_image:
+            policy.require_open_door("a part of the image that is hidden or read-only")
         sandbox = self._sandbox_of(request)
         identity = self._host.identity(container, request.process.user)
         verdict = policy.ask("create_container", decisions.create_container(request, identity, sandbox))

@@ -24,7 +24,7 @@ from parma_guest import decisions, oci, pause
 from parma_guest.attest.service import Session, merged
 from parma_guest.cgroups import Usage
 from parma_guest.containers import Attestation, Container, Host, Members, Network, Runtime, stdio_plan, watched
-from parma_guest.creation import Creator
+from parma_guest.creation import Creator, require_safe_sysctls
 from parma_guest.enforcer import Asker, Enforcer
 from parma_guest.overlay import Overlays
 from parma_guest.pod import Pod
@@ -99,7 +99,8 @@ class Group:
     def create_sandbox(self, request: CreateSandbox) -> int:
         """Returns the process id, in the guest, of what keeps the pod's namespaces."""
         sandbox = request.sandbox
-        with self._enforcer.change("CreateSandbox"):
+        with self._enforcer.change("CreateSandbox") as policy:
+            require_safe_sysctls(request.sysctls, policy)
             if self._members.used_ids:
                 raise FailedPrecondition("the group has containers already", expected="the pod before its containers")
             with Undo() as undo:

@@ -60,7 +60,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
     _detach_console()
     boot.quiet()
     tee_name = cmdline.booted_tee()
-    load_modules()
+    load_modules(tee_name)
     boot.mount_late(kernel)
     boot.lock_down()
     boot.enable_controllers()

@@ -3,7 +3,8 @@
 
 There is no modprobe in the image. The list has one module per line, a path below the module folder, each after
 everything it depends on. A path may be followed by ``optional`` (this machine may have no such device),
-``cpu:FLAG`` (of use only where /proc/cpuinfo has that flag) or ``pci:VENDOR:DEVICE`` (only where there is one).
+``cpu:FLAG`` (of use only where /proc/cpuinfo has that flag), ``pci:VENDOR:DEVICE`` (only where there is one) or
+``tee:NAME`` (only in a guest that was started for it).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CPUINFO: Final = Path("/proc/cpuinfo")
 PCI: Final = Path("/sys/bus/pci/devices")
 
 _SYS_FINIT_MODULE: Final = 313  # x86-64
-_CONDITION: Final = re.compile(r"|optional|cpu:[a-z0-9_]+|pci:[0-9a-f]{4}:[0-9a-f]{4}")
+_CONDITION: Final = re.compile(r"|optional|cpu:[a-z0-9_]+|pci:[0-9a-f]{4}:[0-9a-f]{4}|tee:[a-z]+")
 _ABSENT: Final = frozenset((errno.ENODEV, errno.ENXIO, errno.EOPNOTSUPP))
 
 
@@ -39,6 +40,7 @@ def parse(text: str) -> list[tuple[str, str]]:
 
 
 def load_modules(
+    tee: str,
     list_path: Path = MODULES_LIST,
     directory: Path = MODULES_DIRECTORY,
     cpuinfo: Path = CPUINFO,
@@ -50,10 +52,10 @@ def load_modules(
     """
     libc = ctypes.CDLL(None, use_errno=True)
     present = {f"cpu:{flag}" for flag in cpu_flags(cpuinfo.read_text(encoding="ascii", errors="replace"))}
-    present |= {f"pci:{device}" for device in pci_devices(pci)}
+    present |= {f"pci:{device}" for device in pci_devices(pci)} | {f"tee:{tee}"}
     skipped = []
     for path, condition in parse(list_path.read_text(encoding="ascii")):
-        if condition.startswith(("cpu:", "pci:")) and condition not in present:
+        if condition.startswith(("cpu:", "pci:", "tee:")) and condition not in present:
             skipped.append(Path(path).stem)
             continue
         error = _load(libc, directory / path)

@@ -88,8 +88,8 @@ def container(
         "namespaces": namespaces,
         "cgroupsPath": paths.cgroup(request.container),
         "resources": {"devices": [*_DEVICE_RULES, *_device_rules(device)], **resources(request.resources)},
-        "maskedPaths": [] if request.privileged else list(MASKED_PATHS),
-        "readonlyPaths": [] if request.privileged else list(READONLY_PATHS),
+        "maskedPaths": [*(() if request.privileged else MASKED_PATHS), *request.masked_in_image],
+        "readonlyPaths": [*(() if request.privileged else READONLY_PATHS), *request.readonly_in_image],
     }
     if device is not None:
         # For every user of the container: it is the container that the policy lets have it.

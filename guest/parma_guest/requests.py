@@ -49,6 +49,7 @@ MAX_MOUNT_OPTIONS: Final = 16
 MAX_GROUPS: Final = 256
 MAX_CAPABILITIES: Final = 64
 MAX_SYSCTLS: Final = 32
+MAX_PATHS: Final = 64
 MIN_SCRATCH_BYTES: Final = 1 << 20
 MAX_SCRATCH_BYTES: Final = 1 << 40
 NONCE_BYTES: Final = 64
@@ -64,7 +65,7 @@ _RLIMITS: Final = frozenset(
 )
 _CAPABILITY: Final = re.compile(r"CAP_[A-Z_]{2,24}", re.ASCII)
 _CPUSET: Final = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,63}", re.ASCII)
-_SYSCTLS: Final = frozenset(
+_SAFE_SYSCTLS: Final = frozenset(
     {
         # Namespaced, and harmless whoever sets them: what Kubernetes calls the safe set.
         "kernel.shm_rmid_forced",
@@ -79,6 +80,10 @@ _SYSCTLS: Final = frozenset(
         "net.ipv4.tcp_syncookies",
     }
 )
+_NAMESPACED_SYSCTL: Final = re.compile(
+    r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni)|fs\.mqueue\.[a-z_]+|net(\.[A-Za-z0-9_-]+){2,6}", re.ASCII
+)
+"""Those of the container's own IPC and network namespaces."""
 _SYSCTL_VALUE: Final = re.compile(r"[0-9][0-9 ,\t-]{0,127}", re.ASCII)
 
 
@@ -137,6 +142,8 @@ class CreateContainer(NamedTuple):
     privileged: bool
     sandbox_container: bool
     pid_namespace_of: ContainerId | None
+    masked_in_image: tuple[GuestPath, ...] = ()
+    readonly_in_image: tuple[GuestPath, ...] = ()
 
 
 class ExecProcess(NamedTuple):
@@ -242,7 +249,14 @@ def create_container(message: pb.CreateContainerRequest) -> CreateContainer:
         privileged=message.privileged,
         sandbox_container=message.sandbox_container,
         pid_namespace_of=ContainerId(joined) if joined else None,
+        masked_in_image=_places(message.masked_in_image),
+        readonly_in_image=_places(message.readonly_in_image),
     )
+
+
+def unsafe_sysctl(values: Mapping[str, str]) -> str:
+    """The first that changes more than Kubernetes calls safe, or ""."""
+    return next((name for name in values if name not in _SAFE_SYSCTLS), "")
 
 
 def exec_process(message: pb.ExecProcessRequest) -> ExecProcess:
@@ -330,6 +344,14 @@ def _lun(value: int) -> int:
     if value > MAX_LUN:
         raise Malformed("LUN is out of range", expected=f"0 to {MAX_LUN}")
     return value
+
+
+def _places(paths: Iterable[str]) -> tuple[GuestPath, ...]:
+    _at_most(paths, MAX_PATHS, "hidden paths")
+    found = tuple(GuestPath(path) for path in paths)
+    if not all(honoured.is_place(path) for path in found):
+        raise Malformed("a path to be hidden is not allowed", expected="neither / nor anything below /proc, /sys, /dev")
+    return found
 
 
 def _at_most(items: Iterable[object], most: int, what: str) -> None:
@@ -427,7 +449,7 @@ def _mount(message: pb.Mount) -> MountSpec:
 def _sysctls(values: Mapping[str, str]) -> dict[str, str]:
     _at_most(values, MAX_SYSCTLS, "sysctls")
     for name, value in values.items():
-        if name not in _SYSCTLS:
+        if name not in _SAFE_SYSCTLS and not _NAMESPACED_SYSCTL.fullmatch(name):
             raise Unsupported("a sysctl is not in the list of those that only concern the container")
         if not _SYSCTL_VALUE.fullmatch(value):
             raise Malformed("the value of a sysctl is malformed", expected="numbers")

@@ -149,7 +149,14 @@ def _create_request(oci: Document, guest_id: str, stdin: bool, pid_namespace_of:
         resources=resources_request(linux.get("resources") or {}),
         privileged=_privileged(linux),
         pid_namespace_of=pid_namespace_of,
+        masked_in_image=_of_the_image(linux.get("maskedPaths") or []),
+        readonly_in_image=_of_the_image(linux.get("readonlyPaths") or []),
     )
+
+
+def _of_the_image(paths: Sequence[str]) -> list[str]:
+    """Which of /proc and /sys are hidden is the enforcer's business."""
+    return [path for path in paths if not path.startswith(("/proc/", "/sys/"))]
 
 
 def _mapping(item: Document) -> pb.IdMapping:
@@ -210,7 +217,7 @@ def _asked(oci: Document, names: Names) -> list[Document]:
 
 def _mount(mount: Document, guest_id: str, sandbox: str, names: Names) -> pb.Mount:
     """Mounts of the host's files are mounts of what the guest has of them."""
-    source, options = str(mount.get("source") or ""), list(mount.get("options") or [])
+    source, options = str(mount.get("source") or ""), _mount_options(mount)
     copied = host_mount(mount, names) if not _empty_dir(mount) else None
     if copied is not None:
         source = f"/run/gcs/c/{sandbox or guest_id}/sandboxMounts{copied.place}"
@@ -230,6 +237,11 @@ def _is_own(mount: Document) -> bool:
 def _empty_dir(mount: Document) -> str:
     """The name of the pod's emptyDir that is mounted; "" for any other mount."""
     return pod_volumes.empty_dir_name(str(mount.get("source") or ""))
+
+
+def _mount_options(mount: Document) -> list[str]:
+    """Nothing is mounted below what the guest has of the host's files, so read-only is all of it."""
+    return ["ro" if option == "rro" else option for option in mount.get("options") or []]
 
 
 def _mount_type(mount: Document) -> str:

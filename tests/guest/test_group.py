@@ -65,6 +65,22 @@ def test_no_policy_can_have_allowed_a_user_namespace(rig: Rig) -> None:
     rig.group.storage.mount_overlay(MountOverlay(CONTAINER, (LAYER,)))  # and nothing is left of it
 
 
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"sysctls": {"net.ipv4.tcp_syncookies": "1", "kernel.msgmax": "1"}}, "the sysctl kernel.msgmax"),
+        ({"masked_in_image": ["/bin/ls"]}, "hidden or read-only"),
+        ({"readonly_in_image": ["/tmp"]}, "hidden or read-only"),
+    ],
+)
+def test_no_policy_can_have_allowed_what_it_has_no_words_for(rig: Rig, fields: dict[str, Any], what: str) -> None:
+    rootfs(rig)
+    with pytest.raises(Unsupported, match=what):
+        rig.group.create(creation(**fields))
+    assert not rig.runtime.containers
+    rig.group.create(creation(sysctls={"net.ipv4.tcp_syncookies": "1"}))
+
+
 def creation(**fields: Any) -> requests.CreateContainer:
     process = {"args": ["/bin/app"], "env": ["A=1", "B=2"], **fields.pop("process", {})}
     message = pb.CreateContainerRequest(container_id=CONTAINER, process=pb.Process(**process), **fields)

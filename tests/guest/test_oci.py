@@ -159,6 +159,12 @@ def test_a_privileged_container_has_no_masks_but_still_no_devices() -> None:
     assert "rw" in document["mounts"][5]["options"]
 
 
+def test_paths_of_the_image_are_hidden_besides_the_enforcers_own() -> None:
+    linux = spec(request(masked_in_image=["/bin/ls"], readonly_in_image=["/tmp"]))["linux"]
+    assert linux["maskedPaths"] == [*GOLDEN["linux"]["maskedPaths"], "/bin/ls"]
+    assert linux["readonlyPaths"] == [*GOLDEN["linux"]["readonlyPaths"], "/tmp"]
+
+
 def test_a_terminal_has_its_size_only_when_it_is_known() -> None:
     process = request().process
     assert "consoleSize" not in oci.process(process._replace(terminal=True), (), NO_CAPS)

@@ -234,7 +234,11 @@ def test_other_mounts_are_refused(mount: dict[str, Any]) -> None:
     ("name", "value"),
     [
         ("kernel.core_pattern", "|/bin/sh"),
-        ("net.ipv4.ip_forward", "1"),
+        ("kernel.panic", "1"),
+        ("vm.overcommit_memory", "1"),
+        ("fs.mqueue", "1"),
+        ("net.core", "1"),
+        ("net.ipv4..tcp_syncookies", "1"),
         ("net/ipv4/tcp_syncookies", "1"),
         ("net.ipv4.tcp_syncookies", "1\n"),
         ("net.ipv4.tcp_syncookies", ""),
@@ -244,6 +248,21 @@ def test_sysctls_outside_the_list_are_refused(name: str, value: str) -> None:
     assert create(sysctls={"net.ipv4.ping_group_range": "0 2147483647"}).sysctls
     with pytest.raises((Malformed, Unsupported)):
         create(sysctls={name: value})
+
+
+@pytest.mark.parametrize("name", ["fs.mqueue.msg_max", "kernel.shmmax", "net.ipv4.ip_forward", "net.core.somaxconn"])
+def test_other_sysctls_of_a_containers_namespaces_are_told_apart_from_the_safe_ones(name: str) -> None:
+    found = create(sysctls={"net.ipv4.tcp_syncookies": "1", name: "1"}).sysctls
+    assert requests.unsafe_sysctl(found) == name
+    assert requests.unsafe_sysctl({"net.ipv4.tcp_syncookies": "1"}) == ""
+
+
+@pytest.mark.parametrize("field", ["masked_in_image", "readonly_in_image"])
+def test_only_paths_of_the_image_can_be_hidden(field: str) -> None:
+    assert getattr(create(**{field: ["/bin/ls", "/tmp"]}), field) == ("/bin/ls", "/tmp")
+    for bad in (["/"], ["/proc/self"], ["/sys"], ["bin"], ["/bin/../etc"], [f"/{number}" for number in range(65)]):
+        with pytest.raises(Malformed):
+            create(**{field: bad})
 
 
 @pytest.mark.parametrize(

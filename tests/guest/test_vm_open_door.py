@@ -20,7 +20,8 @@ pytestmark = [
 
 LAYER_LUN, ALTERED_LUN = 0, 1
 SLEEP = ["/bin/sleep", "1000"]
-PLAIN, MAPPED = "a1" * 32, "b2" * 32
+ADMIN = ["CAP_NET_ADMIN"]
+PLAIN, MAPPED, OTHER = "a1" * 32, "b2" * 32, "c3" * 32
 
 DISKS = """
 for entry in /sys/block/*; do
@@ -112,6 +113,31 @@ def test_a_container_in_a_user_namespace_owns_its_image_and_nothing_else(guest: 
     assert lines[6:] == ["unmapped", "no mount", "no node"]
     # The other container stands on the same layer, and sees the owners as they are.
     assert execute(guest, PLAIN, "owners", "stat -c %u:%g /bin/busybox") == (0, ["0:0"])
+
+
+def test_what_no_policy_has_words_for_is_done_without_one(guest: vm.Guest) -> None:
+    """Sysctls of the container's namespaces, hidden and read-only paths of the image, and a bridge in its network."""
+    guest.call("MountScratch", pb.MountScratchRequest(container_id=OTHER, memory_bytes=16 << 20))
+    guest.call("MountOverlay", pb.MountOverlayRequest(container_id=OTHER, layer_targets=["/run/mounts/scsi/m0"]))
+    capabilities = pb.Capabilities(bounding=ADMIN, effective=ADMIN, permitted=ADMIN)
+    guest.create(
+        SLEEP,
+        OTHER,
+        capabilities=capabilities,
+        sysctls={"fs.mqueue.msg_max": "100", "net.core.somaxconn": "77"},
+        masked_in_image=["/bin/ls"],
+        readonly_in_image=["/tmp"],
+    )
+    guest.start(OTHER)
+    assert execute(guest, OTHER, "sysctls", "cat /proc/sys/fs/mqueue/msg_max /proc/sys/net/core/somaxconn") == (
+        0,
+        ["100", "77"],
+    )
+    assert execute(guest, OTHER, "masked", "/bin/ls 2>&1") == (126, ["/bin/sh: /bin/ls: Permission denied"])
+    assert execute(guest, OTHER, "read-only", "touch /tmp/a 2>&1") == (1, ["touch: /tmp/a: Read-only file system"])
+    process = vm.process(["/bin/brctl", "addbr", "br0"], capabilities=capabilities)
+    guest.call("ExecProcess", pb.ExecProcessRequest(container_id=OTHER, exec_id="bridge", process=process))
+    assert (guest.read_all(OTHER, exec_id="bridge"), guest.wait(OTHER, "bridge")) == (b"", 0)
 
 
 def test_nothing_is_left_in_the_places_for_mapped_layers(guest: vm.Guest) -> None:

@@ -98,19 +98,31 @@ def test_two_kernels_are_one_too_many(tmp_path: Path) -> None:
 
 
 def test_guest_reads_the_list_that_the_builder_writes() -> None:
-    conditions = ["", "optional", "cpu:sha_ni"]
+    conditions = ["", "optional", "cpu:sha_ni", "tee:none"]
     listed = [kernel.Module("a", f"1/kernel/a{index}.ko", b"", text) for index, text in enumerate(conditions)]
     assert guest_modules.parse(kernel.modules_list(listed)) == [
         ("1/kernel/a0.ko", ""),
         ("1/kernel/a1.ko", "optional"),
         ("1/kernel/a2.ko", "cpu:sha_ni"),
+        ("1/kernel/a3.ko", "tee:none"),
     ]
 
 
 def test_modules_for_another_cpu_are_not_tried(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("absent.ko cpu:aes\n")
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu sse2\n")
-    assert guest_modules.load_modules(tmp_path / "list", tmp_path, tmp_path / "cpuinfo") == ["absent"]
+    assert guest_modules.load_modules("snp", tmp_path / "list", tmp_path, tmp_path / "cpuinfo") == ["absent"]
+
+
+def test_modules_for_another_tee_are_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("absent.ko tee:none\n")
+    assert guest_modules.load_modules("snp", tmp_path / "list", tmp_path) == ["absent"]
+    with pytest.raises(Unavailable, match=r"absent\.ko cannot be loaded"):
+        guest_modules.load_modules("none", tmp_path / "list", tmp_path)
+
+
+def test_a_guest_with_a_policy_has_no_bridges() -> None:
+    assert kernel.CONDITIONAL["bridge"] == "tee:none"
 
 
 def test_cpu_flags_are_whole_words() -> None:
@@ -118,7 +130,8 @@ def test_cpu_flags_are_whole_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["/etc/a.ko", "../a.ko", "a.so", "a.ko maybe", "a.ko optional x", "a.ko cpu:", "a.ko cpu:a b", " "]
+    "line",
+    ["/etc/a.ko", "../a.ko", "a.so", "a.ko maybe", "a.ko optional x", "a.ko cpu:", "a.ko cpu:a b", "a.ko tee:", " "],
 )
 def test_guest_refuses_other_lines(line: str) -> None:
     with pytest.raises(Malformed):
@@ -128,4 +141,4 @@ def test_guest_refuses_other_lines(line: str) -> None:
 def test_a_needed_module_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("absent.ko\n")
     with pytest.raises(Unavailable, match=r"absent\.ko cannot be loaded"):
-        guest_modules.load_modules(tmp_path / "list", tmp_path)
+        guest_modules.load_modules("snp", tmp_path / "list", tmp_path)

@@ -114,6 +114,16 @@ def test_a_container_from_which_nothing_is_hidden_is_privileged() -> None:
     assert not request(linux={"readonlyPaths": ["/proc/sys"]}).privileged
 
 
+def test_paths_of_the_image_are_hidden_as_asked_and_those_of_the_kernel_as_the_guest_has_them() -> None:
+    hidden = request(linux={"maskedPaths": ["/proc/kcore", "/bin/ls"], "readonlyPaths": ["/sys/firmware", "/tmp"]})
+    assert (list(hidden.masked_in_image), list(hidden.readonly_in_image)) == (["/bin/ls"], ["/tmp"])
+
+
+def test_a_recursively_read_only_mount_is_read_only() -> None:
+    mount = {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "rprivate", "rro"]}
+    assert list(request(mounts=[mount]).mounts[0].options) == ["rbind", "rprivate", "ro"]
+
+
 @pytest.mark.parametrize(
     "mount",
     [

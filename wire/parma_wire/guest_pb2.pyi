@@ -466,7 +466,7 @@ class MountVolumeResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CreateContainerRequest(_message.Message):
-    __slots__ = ("container_id", "process", "mounts", "readonly_rootfs", "hostname", "seccomp", "sysctls", "resources", "privileged", "sandbox_container", "pid_namespace_of")
+    __slots__ = ("container_id", "process", "mounts", "readonly_rootfs", "hostname", "seccomp", "sysctls", "resources", "privileged", "sandbox_container", "pid_namespace_of", "masked_in_image", "readonly_in_image")
     class SysctlsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -485,6 +485,8 @@ class CreateContainerRequest(_message.Message):
     PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
     SANDBOX_CONTAINER_FIELD_NUMBER: _ClassVar[int]
     PID_NAMESPACE_OF_FIELD_NUMBER: _ClassVar[int]
+    MASKED_IN_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    READONLY_IN_IMAGE_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     process: Process
     mounts: _containers.RepeatedCompositeFieldContainer[Mount]
@@ -496,7 +498,9 @@ class CreateContainerRequest(_message.Message):
     privileged: bool
     sandbox_container: bool
     pid_namespace_of: str
-    def __init__(self, container_id: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., readonly_rootfs: _Optional[bool] = ..., hostname: _Optional[str] = ..., seccomp: _Optional[bytes] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., privileged: _Optional[bool] = ..., sandbox_container: _Optional[bool] = ..., pid_namespace_of: _Optional[str] = ...) -> None: ...
+    masked_in_image: _containers.RepeatedScalarFieldContainer[str]
+    readonly_in_image: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container_id: _Optional[str] = ..., process: _Optional[_Union[Process, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., readonly_rootfs: _Optional[bool] = ..., hostname: _Optional[str] = ..., seccomp: _Optional[bytes] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., privileged: _Optional[bool] = ..., sandbox_container: _Optional[bool] = ..., pid_namespace_of: _Optional[str] = ..., masked_in_image: _Optional[_Iterable[str]] = ..., readonly_in_image: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateContainerResponse(_message.Message):
     __slots__ = ("pid",)

@@ -39,6 +39,7 @@ CONDITIONAL: Final = {
     "sha256-ssse3": "cpu:sha_ni",
     "sev-guest": "optional",  # SEV-SNP guests only
     "virtio_net": "pci:1af4:1041",  # VMs with a network card
+    "bridge": "tee:none",  # containers that may make networks of their own; no policy has a use for it yet
 }
 """Modules with the condition, as ``parma_guest.modules`` understands it, on which they are loaded."""
 

@@ -29,7 +29,7 @@ def main() -> None:
         libc.mount(kind, place, kind, 0, None)
     Path("/proc/sys/kernel/modprobe").write_text("")
     _say("tee", cmdline.booted_tee())
-    _say("unused-modules", ",".join(modules.load_modules()))
+    _say("unused-modules", ",".join(modules.load_modules(cmdline.booted_tee())))
     listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     listener.bind((socket.VMADDR_CID_ANY, GUEST_PORT))
     listener.listen()

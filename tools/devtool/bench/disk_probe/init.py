@@ -39,7 +39,7 @@ def main() -> None:
 def _measure(kernel: Kernel) -> None:
     boot.leave_initial_root(kernel)
     boot.mount_all(kernel)
-    load_modules()
+    load_modules("none")
     words = dict(word.split("=", 1) for word in Path("/proc/cmdline").read_text().split() if "=" in word)
     reaper = Reaper()
     reaper.start()
