@@ -17,8 +17,9 @@ from tests.e2e.client import Containerd, Events, code_of
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 
-TRAPPED = ("/bin/sh", "-c", "trap 'exit 21' TERM; sleep 600 & wait")
-SLEEP = ("/bin/sleep", "600")
+TRAPPED = ("/bin/sh", "-c", "trap 'exit 21' TERM; sleep 1000000 & wait")
+"""For ever: a soak takes longer than any time that looks long enough here."""
+SLEEP = ("/bin/sleep", "1000000")
 
 
 def pids(host: Host, word: str) -> list[int]:
