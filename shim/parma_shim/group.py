@@ -250,18 +250,12 @@ class ContainerGroup:
 
         Once the guest has forgotten it nothing fails any more: what cannot be undone is logged, and gone with the VM.
         """
-        with self._setting_up(time.monotonic() + 4 * self._config.call_timeout):
-            with self._lock:
-                container = self._containers.get(container_id)
-            if container is None:
+        with self._lock:
+            if container_id not in self._containers:
                 raise NotFound(f"no container {container_id}")
-            session = self._session
-            if session is not None and session.machine.alive and not container.is_pod:
-                self._delete_in_guest(session, container)
-            with self._lock:
-                del self._containers[container_id]
-            self._attester.set_containers(list(self._containers))
-            self._attester.refresh()
+            self._containers.unwanted.add(container_id)
+        with self._setting_up(time.monotonic() + 4 * self._config.call_timeout):
+            self._delete(container_id)
 
     def shutdown(self) -> None:
         """End the group: power off, with a short deadline, then kill; no process, socket or file is left. Idempotent.
@@ -304,6 +298,8 @@ class ContainerGroup:
         return session
 
     def _require_new(self, spec: ContainerSpec) -> None:
+        if spec.container_id in self._containers.unwanted:
+            self._delete(spec.container_id)
         if spec.container_id in self._containers:
             raise AlreadyExists(f"container {spec.container_id} exists already")
         session = self._session
@@ -463,6 +459,19 @@ class ContainerGroup:
             self._killed = self._session is None
         if machine is not None:
             machine.kill()
+
+    def _delete(self, container_id: str) -> None:
+        with self._lock:
+            container = self._containers.get(container_id)
+        if container is None:
+            raise NotFound(f"no container {container_id}")  # another call has deleted it meanwhile
+        session = self._session
+        if session is not None and session.machine.alive and not container.is_pod:
+            self._delete_in_guest(session, container)
+        with self._lock:
+            del self._containers[container_id]
+        self._attester.set_containers(list(self._containers))
+        self._attester.refresh()
 
     def _delete_in_guest(self, session: Session, container: Member) -> None:
         try:

@@ -33,6 +33,10 @@ _MAX_TEXT: Final = 2000
 _MAX_PHASES: Final = 32
 _EXEC_ID: Final = re.compile(r"[A-Za-z0-9._-]{0,76}", re.ASCII)
 
+_FORMATTING: Final = 4
+"""How many times as long as another request may take one in which the guest makes a file system, all of it encrypted,
+on a host that gives it little time."""
+
 M = TypeVar("M", bound=Message)
 
 
@@ -189,7 +193,7 @@ class GuestClient:
     def mount_scratch_disk(self, container_id: str, lun: int, *, deadline: float | None = None) -> None:
         """Make a container's writable space on a host disk, encrypted with a key of the guest's."""
         request = pb.MountScratchRequest(container_id=container_id, lun=lun)
-        self._call("MountScratch", request, pb.MountScratchResponse, deadline)
+        self._call("MountScratch", request, pb.MountScratchResponse, deadline, times=_FORMATTING)
 
     def mount_scratch_memory(self, container_id: str, size: int, *, deadline: float | None = None) -> None:
         """Make a container's writable space in guest memory, of ``size`` bytes."""
@@ -220,7 +224,8 @@ class GuestClient:
 
     def mount_volume_disk(self, name: str, lun: int, *, deadline: float | None = None) -> None:
         """Make an emptyDir on a host disk, encrypted with a key of the guest's."""
-        self._call("MountVolume", pb.MountVolumeRequest(name=name, lun=lun), pb.MountVolumeResponse, deadline)
+        request = pb.MountVolumeRequest(name=name, lun=lun)
+        self._call("MountVolume", request, pb.MountVolumeResponse, deadline, times=_FORMATTING)
 
     def mount_volume_memory(self, name: str, size: int, *, deadline: float | None = None) -> None:
         """Make an emptyDir in guest memory, of ``size`` bytes."""
@@ -318,9 +323,11 @@ class GuestClient:
         """End the VM in an orderly way; the answer comes before the end."""
         self._call("PowerOff", pb.PowerOffRequest(), pb.PowerOffResponse, deadline)
 
-    def _call(self, method: str, request: Message, response: type[M], deadline: float | None) -> M:
-        """One call within the configured time, and within ``deadline`` if that is sooner."""
-        timeout = self._timeout if deadline is None else min(self._timeout, deadline - time.monotonic())
+    def _call(self, method: str, request: Message, response: type[M], deadline: float | None, *, times: int = 1) -> M:
+        """One call within so many times the configured time, and within ``deadline`` if that is sooner."""
+        timeout = times * self._timeout
+        if deadline is not None:
+            timeout = min(timeout, deadline - time.monotonic())
         if timeout <= 0:
             raise DeadlineExceeded(f"no time left for {method}")
         return self._invoke(method, request, response, timeout)

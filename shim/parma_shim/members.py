@@ -36,6 +36,12 @@ class Members(UserDict[str, Member]):
     def __init__(self, group_id: str) -> None:
         super().__init__()
         self._group_id = group_id
+        self.unwanted: set[str] = set()
+        """Those whose deletion was asked for: one that failed is tried again when the name is wanted."""
+
+    def __delitem__(self, container_id: str) -> None:
+        super().__delitem__(container_id)
+        self.unwanted.discard(container_id)
 
     @property
     def sandbox(self) -> str:

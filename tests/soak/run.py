@@ -10,6 +10,7 @@ containerd and of the shim, disks and memory of the guest.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from dataclasses import fields, replace
@@ -47,8 +48,19 @@ def main(arguments: list[str]) -> int:
         if (imported := daemon.ctr("image", "import", archive)).returncode:
             print(imported.stderr, file=sys.stderr)
             return 1
-        Soak(Host(daemon, {BUSYBOX: archive}), amounts, lambda line: print(line, flush=True)).run()
+        try:
+            Soak(Host(daemon, {BUSYBOX: archive}), amounts, lambda line: print(line, flush=True)).run()
+        except BaseException:
+            print(f"containerd's log, with what the shims said: {_keep(daemon.log)}", file=sys.stderr)
+            raise
     return 0
+
+
+def _keep(log: Path) -> Path:
+    """Hours went into what it tells."""
+    kept = paths.DEV / "soak.log"
+    shutil.copyfile(log, kept)
+    return kept
 
 
 if __name__ == "__main__":

@@ -391,6 +391,23 @@ def test_a_name_that_is_taken_is_refused(world: World) -> None:
         world.create()
 
 
+def test_a_deletion_that_failed_is_made_up_for_when_the_name_is_wanted_again(world: World) -> None:
+    world.create()
+    world.create("c2")
+    disks = dict(world.machine.disks)
+    world.guest.failures["DeleteContainer"] = Unavailable("busy")
+    with pytest.raises(Unavailable, match="busy"):
+        world.group.delete_container("c2")
+    with pytest.raises(Unavailable, match="busy"):
+        world.create("c2")
+    del world.guest.failures["DeleteContainer"]
+    world.create("c2")
+    assert world.guest.methods.count("DeleteContainer") == 3
+    assert world.machine.disks == disks
+    with pytest.raises(AlreadyExists):
+        world.create("c2")
+
+
 def test_the_end_of_the_vm_is_reported_once_and_fails_what_waits(world: World) -> None:
     world.create()
     world.guest.stuck.add("WaitProcess")

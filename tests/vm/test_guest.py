@@ -7,9 +7,10 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from google.protobuf.message import Message
 
 import ttrpc
 from parma_shim.guest import MAX_PROCESSES, BootPhase, GuestClient, GuestProcess, clean_text, guest_error
@@ -28,6 +29,8 @@ from tests.vm.fake_guest import FakeGuest
 from tests.vm.support import soon
 
 ID = "a" * 64
+
+M = TypeVar("M", bound=Message)
 
 
 @pytest.fixture
@@ -196,6 +199,33 @@ def test_without_a_deadline_the_configured_time_counts(guest: FakeGuest) -> None
         GuestClient(connection, timeout=0.05).stats(ID, deadline=soon())
     connection.close()
     connection.join(10)
+
+
+class Patience:
+    """A connection that answers at once, and remembers how long it might have taken."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float | None] = {}
+
+    def call(
+        self, _service: str, method: str, _request: Message, response_class: type[M], *, timeout: float | None
+    ) -> M:
+        self.seconds[method] = timeout
+        return response_class()
+
+    def close(self) -> None:
+        pass
+
+
+def test_making_a_file_system_may_take_longer_than_other_requests_but_not_than_the_caller_waits() -> None:
+    patience = Patience()
+    client = GuestClient(patience, timeout=30)
+    client.stats(ID)
+    client.mount_scratch_disk(ID, 4)
+    client.mount_volume_disk("data", 5)
+    assert patience.seconds == {"Stats": 30, "MountScratch": 120, "MountVolume": 120}
+    client.mount_scratch_disk(ID, 4, deadline=soon(50))
+    assert 0 < (patience.seconds["MountScratch"] or 0) <= 50
 
 
 def test_closing_fails_a_wait_at_once(guest: FakeGuest, client: GuestClient) -> None:
