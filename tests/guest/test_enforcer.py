@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from parma_guest.decisions import Verdict
 from parma_guest.enforcer import Enforcer
 from parma_guest.tee import NoTee
 from parma_guest.undo import CleanupFailed, Undo
-from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable
+from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable, Unsupported
 from parma_wire.limits import MAX_POLICY_BYTES
 from tests.guest.fakes import FakeEngine, Rig
 
@@ -53,7 +54,10 @@ def give(target: Enforcer, policy: bytes = POLICY) -> bytes:
 
 def test_the_policy_of_host_data_is_accepted_once() -> None:
     target = enforcer()
+    assert not target.has_policy
     assert give(target) == hashlib.sha256(POLICY).digest()
+    assert target.has_policy
+    assert target.tee == "snp"
     for attempt in (lambda: target.put_policy(0, b"x"), lambda: target.set_policy(1)):
         with pytest.raises(FailedPrecondition, match="already"):
             attempt()
@@ -82,6 +86,7 @@ def test_an_empty_policy_opens_the_door_where_there_is_no_tee() -> None:
     assert not target.wants_endorsements
     with target.read("Stats") as policy:
         assert policy.ask("get_properties", {}).allowed
+        policy.require_open_door("anything")
     with pytest.raises(FailedPrecondition, match="already"):
         target.put_policy(0, POLICY)
 
@@ -114,10 +119,10 @@ def test_no_report_means_no_policy() -> None:
 
 def test_a_policy_that_cannot_be_read_is_not_set() -> None:
     def refuse(_policy: bytes) -> FakeEngine:
-        raise Malformed("not a policy", expected="one")
+        raise Malformed("not a policy", expected="one", hint="write one")
 
     target = Enforcer(Tee(None), refuse)
-    with pytest.raises(Denied, match="not a policy; expected one"):
+    with pytest.raises(Denied, match=r"not a policy; expected one .*write one"):
         give(target)
     assert not target.has_policy
 
@@ -204,7 +209,7 @@ def test_changes_happen_one_at_a_time(rig: Rig) -> None:
     def slow() -> None:
         with rig.enforcer.change("StartContainer"):
             inside.release()
-            finish.wait(10)
+            assert finish.wait(60)
             order.append("slow")
 
     def fast() -> None:
@@ -213,13 +218,130 @@ def test_changes_happen_one_at_a_time(rig: Rig) -> None:
 
     first, second = threading.Thread(target=slow), threading.Thread(target=fast)
     first.start()
-    assert inside.acquire(timeout=10)
+    assert inside.acquire(timeout=60)
     second.start()
     with rig.enforcer.read("WaitProcess"):  # a read waits for nobody
         finish.set()
-    first.join(10)
-    second.join(10)
+    first.join(60)
+    second.join(60)
     assert order == ["slow", "fast"]
+
+
+def test_a_read_takes_its_turn_where_rules_of_the_policy_may_record_it(rig: Rig) -> None:
+    rig.engine.records = True
+    order: list[str] = []
+    inside = threading.Event()
+
+    def reading() -> None:
+        inside.set()
+        with rig.enforcer.read("WaitProcess"):
+            order.append("read")
+
+    reader = threading.Thread(target=reading)
+    with rig.enforcer.change("StartContainer"):
+        reader.start()
+        assert inside.wait(60)
+        reader.join(0.2)
+        assert order == []
+    reader.join(60)
+    assert order == ["read"]
+
+
+def test_a_read_that_asks_too_little_or_something_else_is_denied_and_records_nothing(rig: Rig) -> None:
+    with pytest.raises(Denied, match="was not asked about get_properties"), rig.enforcer.read("Stats"):
+        pass
+    with pytest.raises(Denied, match="not an enforcement point"), rig.enforcer.read("Stats") as asker:
+        asker.ask("mount_device", {})
+    with rig.enforcer.read("Stats") as asker:
+        assert asker.ask("get_properties", {}).allowed
+    assert rig.state == ()
+
+
+@pytest.mark.parametrize("method", ["MountDevice", "Hello", "Unlisted"])
+def test_nothing_is_read_for_a_request_of_another_kind(rig: Rig, method: str) -> None:
+    with pytest.raises(Denied, match=f"{method} has no enforcement point"), rig.enforcer.read(method):
+        pytest.fail("it must not be looked at")
+
+
+@pytest.mark.parametrize("method", ["Stats", "Hello", "PowerOff", "Unlisted"])
+def test_nothing_is_changed_for_a_request_of_another_kind(rig: Rig, method: str) -> None:
+    with pytest.raises(Denied, match=f"{method} has no enforcement point"), rig.enforcer.change(method):
+        pytest.fail("it must not be looked at")
+
+
+def test_every_question_of_a_request_is_asked_in_the_state_after_the_one_before(rig: Rig) -> None:
+    with rig.enforcer.change("MountScratch") as asker:
+        asker.ask("rw_mount_device", {"target": "a"})
+        assert asker.state == ("rw_mount_device",)
+        asker.ask("scratch_mount", {"target": "b"})
+    assert rig.state == ("rw_mount_device", "scratch_mount")
+    assert rig.engine.requests == [("rw_mount_device", {"target": "a"}), ("scratch_mount", {"target": "b"})]
+
+
+def test_what_a_policy_cannot_have_allowed_needs_an_open_door(rig: Rig) -> None:
+    with pytest.raises(Unsupported, match="a spaceship is not supported"), rig.enforcer.change("MountDevice") as asker:
+        asker.require_open_door("a spaceship")
+    rig.engine.open_door = True
+    with rig.enforcer.change("MountDevice") as asker:
+        asker.require_open_door("a spaceship")
+        asker.ask("mount_device", {})
+
+
+def test_a_denial_without_words_names_the_point(rig: Rig) -> None:
+    rig.engine.verdict = Verdict(allowed=False)
+    with pytest.raises(Denied, match=r"^mount_device denied: the policy does not allow it"):
+        change(rig)
+
+
+def test_what_the_kernel_refuses_is_told_with_its_words_and_changes_nothing(rig: Rig) -> None:
+    with pytest.raises(Unavailable, match="the guest's kernel refused: Input/output error"):
+        change(rig, OSError(5, "Input/output error", "/secret"))
+    assert rig.state == ()
+    change(rig)
+
+
+def test_a_poisoned_group_says_why(rig: Rig) -> None:
+    assert rig.enforcer.poisoned == ""
+    with pytest.raises(Unavailable, match=r"^internal error \(ZeroDivisionError\)"):
+        change(rig, ZeroDivisionError("secret"))
+    assert rig.enforcer.poisoned == "internal error (ZeroDivisionError)"
+    with pytest.raises(FailedPrecondition, match=r"no more changes: internal error \(ZeroDivisionError\)"):
+        change(rig)
+
+
+def test_endorsements_are_wanted_only_where_the_policy_and_a_tee_make_use_of_them() -> None:
+    target = enforcer()
+    with pytest.raises(FailedPrecondition, match="no execution policy"):
+        assert target.wants_endorsements
+    give(target)
+    assert target.wants_endorsements
+
+    class Indifferent(FakeEngine):
+        def wants_endorsements(self) -> bool:
+            return False
+
+    other = Enforcer(Tee(hashlib.sha256(POLICY).digest()), Indifferent)
+    give(other)
+    assert not other.wants_endorsements
+
+
+def test_only_a_permissive_policy_is_recorded(rig: Rig) -> None:
+    with pytest.raises(FailedPrecondition, match="nothing is recorded"):
+        rig.enforcer.recording(0)
+    assert rig.engine.requests == [("runtime_logging", {})]
+    rig.engine.deny.add("runtime_logging")
+    with pytest.raises(Denied):
+        rig.enforcer.recording(0)
+
+
+def test_pieces_are_forgotten_with_the_attempt() -> None:
+    target = enforcer()
+    with pytest.raises(Denied):
+        give(target, b"another")
+    target.put_policy(0, POLICY)  # from the start again
+    with pytest.raises(Malformed, match="incomplete"):
+        target.set_policy(len(POLICY) - 1)
+    give(target)
 
 
 def test_undo_runs_backwards_and_reports_what_it_could_not_take_back() -> None:

@@ -17,6 +17,8 @@ class Area(NamedTuple):
     sources: tuple[str, ...]
     tests: tuple[str, ...]
     root: Path = ROOT
+    rsa_keys: bool = False
+    """Whether tests make large keys."""
 
     def modules(self) -> list[Path]:
         """All files that are mutated."""
@@ -49,7 +51,9 @@ AREAS: Final[Mapping[str, Area]] = MappingProxyType(
     {
         "framework": Area(("policy/parma_policy/framework/*.py",), ("tests/policy/test_*.py",)),
         "reader": Area(("policy/parma_policy/reader/*.py",), ("tests/policy/test_*.py",)),
-        "verifier": Area(tuple(f"snp/parma_snp/{name}.py" for name in _VERIFIER), ("tests/snp/test_*.py",)),
+        "verifier": Area(
+            tuple(f"snp/parma_snp/{name}.py" for name in _VERIFIER), ("tests/snp/test_*.py",), rsa_keys=True
+        ),
         "dispatch": Area(
             tuple(f"guest/parma_guest/{name}.py" for name in _DISPATCH),
             ("tests/guest/test_[!v]*.py", "tests/hostile/test_wire_*.py"),

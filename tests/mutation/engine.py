@@ -94,6 +94,10 @@ class Engine:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of running tests."""
         files = sorted({file for job in self.jobs for file in job.area.test_files()})
+        if any(job.area.rsa_keys for job in self.jobs):
+            from tests.mutation import keys
+
+            keys.prepare()
         baseline, modules = self._baseline(session, files)
         self.failed = baseline.failed
         for name in modules:
@@ -139,13 +143,15 @@ class Engine:
         children = [_fork(lambda share=share: work(share, writer)) for share in shares if share]  # type: ignore[misc]
         os.close(writer)
         with os.fdopen(reader) as pipe:
+            survivors = 0
             for count, line in enumerate(pipe, 1):
                 number, outcome, test = (int(word) for word in line.split())
                 result = Result(list(Outcome)[outcome], lane.names[test] if test >= 0 else "")
                 if result.outcome is Outcome.SURVIVED:
+                    survivors += 1
                     self._survived(lane.job, lane.job.mutants[number])
                 yield number, result
-                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}")
+                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}, {survivors} survived")
         for child in children:
             _, status = os.waitpid(child, 0)
             if status:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All faults of a module: where they are, how they read, and the module with one of them.
 
-Left out is what shows in no behaviour: annotations and type aliases (mypy's concern), docstrings, protocols, the
+Left out is what shows in no behaviour: annotations and type aliases (mypy's concern), docstrings, prose, protocols, the
 decorators of classes.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Final, NamedTuple
 
-from tests.mutation.operators import Slot, is_prose, replacements
+from tests.mutation.operators import Slot, is_for_people, is_prose, replacements
 
 _WIDTH: Final = 100
 """Characters of source that show a fault with what is around it."""
@@ -85,7 +85,9 @@ class _Walk:
             if field in _UNSEEN.get(type(owner), ()):
                 continue
             for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(node, ast.AST) and not _shows_in_no_behaviour(node):
+                if not isinstance(node, ast.AST) or _shows_in_no_behaviour(node):
+                    continue
+                if not (self._around and is_for_people(node, self._around[-1])):
                     self._node(node, Slot(owner, field, index), scope, names)
 
     def _node(self, node: ast.AST, slot: Slot, scope: str, names: str) -> None:

@@ -3,7 +3,7 @@
 
 Conditions become true, false or lose a part; comparisons take or leave their bound; checks, calls and ``raise`` go
 away; constants are off by a little; results are None; decorators, handlers and keyword arguments are forgotten.
-Strings with a space in them are prose and stay.
+Strings with a space in them, and what an error expected, found and hints at, are prose and stay.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _OPPOSITES: Final = {
     "lstrip": "rstrip",
     "rstrip": "lstrip",
 }
+_FOR_PEOPLE: Final = {"expected", "found", "hint"}
 _DESCRIPTORS: Final = {"property", "staticmethod", "classmethod", "abstractmethod", "overload", "cached_property"}
 
 
@@ -88,13 +89,13 @@ def replacements(node: ast.AST, slot: Slot) -> Iterator[ast.AST]:
 
 def _statements(node: ast.stmt, slot: Slot) -> Iterator[ast.AST]:
     match node:
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=value) if value is not None and not isinstance(value, ast.Constant):
             yield ast.Return(value=ast.Constant(value=None))
         case ast.Raise():
             alone = isinstance(slot.owner, ast.If) and len(getattr(slot.owner, slot.field)) == 1
             if not alone:  # otherwise it is the same as a false condition
                 yield ast.Pass()
-        case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Delete():
+        case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Delete(targets=[ast.Attribute() | ast.Subscript(), *_]):
             yield ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
@@ -141,7 +142,7 @@ def _expressions(node: ast.AST, slot: Slot) -> Iterator[ast.AST]:
             yield _with(node, func=_with(function, attr=_OPPOSITES[name]))
         case ast.Call(keywords=keywords):
             for index, keyword in enumerate(keywords):
-                if keyword.arg is not None and not is_prose(keyword.value):
+                if keyword.arg is not None and not is_prose(keyword.value) and not is_for_people(keyword, slot):
                     yield _without(node, "keywords", index)
         case ast.ExceptHandler(body=[ast.Raise(exc=None), *_]):
             return
@@ -155,8 +156,9 @@ def _true() -> ast.Constant:
     return ast.Constant(value=True)
 
 
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def is_for_people(node: ast.AST, call: Slot) -> bool:
+    """Whether an argument of a call is what an error tells people, beside what it is."""
+    return isinstance(call.owner, ast.Raise) and isinstance(node, ast.keyword) and node.arg in _FOR_PEOPLE
 
 
 def is_prose(node: ast.AST) -> bool:

@@ -29,8 +29,8 @@ def countdown(number: int) -> int:
         number -= 1
     return number
 
-def unused() -> int:
-    return 7
+def unused(number: int) -> int:
+    return number + 7
 """
 _TESTS = """\
 import pytest
@@ -57,8 +57,11 @@ root = Path.cwd()
 area = Area(("tiny.py",), ("test_tiny.py",), root)
 sys.exit(run([Job("tiny", area, find(root / "tiny.py"))], 1, root / "survivors.toml"))
 """
-_NEVER_CALLED = Key("tiny.py", "unused", "return 7", "return None")
-_ALSO_NOT = Key("tiny.py", "unused", "return 7", "return 8")
+_NEVER_CALLED = Key("tiny.py", "unused", "return number + 7", "return None")
+_ALSO_NOT = [
+    Key("tiny.py", "unused", "return number + 7", "return number - 7"),
+    Key("tiny.py", "unused", "return number + 7", "return number + 8"),
+]
 _NOTICED = Key("tiny.py", "allowed", "if number < 0:", "if False:")
 
 
@@ -79,9 +82,9 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     # What is imported (LIMIT), what is called, a loop without end twice; nobody calls the rest.
-    assert re.search(r"^tiny +16 +\d+ +\d+ +2 +87\.5 %$", done.stdout, re.MULTILINE), done.stdout
-    assert done.stdout.count("[[survivor]]") == 1
-    assert f"[[survivor]]\n{_ALSO_NOT}" in done.stdout
+    assert re.search(r"^tiny +17 +\d+ +\d+ +3 +82\.4 %$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("[[survivor]]") == 2
+    assert all(f"[[survivor]]\n{key}" in done.stdout for key in _ALSO_NOT)
     assert f"no longer survives:\n{_NOTICED}" in done.stdout
 
 
@@ -92,7 +95,7 @@ def test_a_complete_list_is_neither_short_nor_long() -> None:
 
 def test_an_entry_whose_code_is_gone_is_told_and_one_that_was_not_tried_is_not() -> None:
     gone, elsewhere = Key("tiny.py", "lost", "return 1", "return 2"), Key("other.py", "x", "a", "b")
-    found = survivors.compare([_NOTICED], [], [gone, elsewhere, _ALSO_NOT], [_NOTICED, _ALSO_NOT])
+    found = survivors.compare([_NOTICED], [], [gone, elsewhere, *_ALSO_NOT], [_NOTICED, *_ALSO_NOT])
     assert found == Comparison([], [gone])
 
 
@@ -134,6 +137,13 @@ def test_decorators_defaults_and_tables_are_faults_of_the_import(tmp_path: Path)
         ("", "a: 'T'=1", "a: 'T'=2"),
         ("f", "say('a prose text')", "pass"),
     }
+
+
+def test_what_an_error_tells_people_is_left_alone_and_its_kind_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f(a):\n    raise Refused('code', 'a text', expected='one', found=str(a))\n")
+    raised = "raise Refused('code', 'a text', expected='one', found=str(a))"
+    assert texts(path) == {("f", raised, "pass"), ("f", raised, raised.replace("code", "codeXX"))}
 
 
 def test_equal_texts_of_one_function_are_counted(tmp_path: Path) -> None:
