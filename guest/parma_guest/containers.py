@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal as signals
+import socket
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -84,6 +85,9 @@ class Network(Protocol):
     def configure(self, interfaces: tuple[Interface, ...]) -> None:
         """Network cards moved there and configured."""
 
+    def connect(self, port: int) -> socket.socket:
+        """A connection to somebody on its loopback."""
+
 
 class Container:
     """A container that has been created and not yet deleted."""
@@ -122,6 +126,8 @@ class Members:
         self.containers: Final[dict[ContainerId, Container]] = {}
         self.used_ids: Final[set[ContainerId]] = set()
         self.sandbox: ContainerId | None = None
+        self.has_endpoints = False
+        """Something listens, or did, on the loopback of the group's network for one container only."""
 
     def add(self, container: Container) -> None:
         """Its id is taken for good."""

@@ -142,6 +142,8 @@ class Creator:
         others = self._members.containers.values()
         if (others and session.listens) or any(other.session.listens for other in others):
             raise Unsupported("endpoints of attestation and a network cannot be had by several containers of a VM")
+        # Before anybody listens: see `parma_guest.forwarding`.
+        self._members.has_endpoints |= session.listens
         return self._network.namespace()
 
     def _require_still_there(self, request: CreateContainer) -> None:

@@ -227,6 +227,11 @@ def configure_network() -> Document:
     return {}
 
 
+def forward_port(port: int) -> Document:
+    """Input of ``forward_port``."""
+    return {"port": port}
+
+
 def mount_device(request: MountDevice) -> Document:
     """Input of ``mount_device``."""
     return {

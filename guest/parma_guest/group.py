@@ -26,6 +26,7 @@ from parma_guest.cgroups import Usage
 from parma_guest.containers import Attestation, Container, Host, Members, Network, Runtime, stdio_plan, watched
 from parma_guest.creation import Creator, require_safe_sysctls
 from parma_guest.enforcer import Asker, Enforcer
+from parma_guest.forwarding import Forwarder
 from parma_guest.overlay import Overlays
 from parma_guest.pod import Pod
 from parma_guest.processes import ExitStatus, Process
@@ -71,6 +72,7 @@ class Group:
         self._network = network
         self._members: Final = Members()
         self.storage: Final = Storage(enforcer, layers, scratches, overlays, self._members.containers)
+        self.forwarder: Final = Forwarder(enforcer, network, self._members)
         self._creator: Final = Creator(self._members, enforcer, self.storage, pod, runtime, host, attestation, network)
 
     def put_endorsements(self, endorsements: Endorsements) -> None:

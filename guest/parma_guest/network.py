@@ -15,8 +15,10 @@ network, and addresses are used without looking for duplicates: until it is conf
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from parma_guest.network_requests import Interface
 
 _T = TypeVar("_T")
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for a connection to somebody on loopback."""
+
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 
 _DEFAULTS: Final = (
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -109,6 +116,22 @@ class Network:
                         self._bring_up(there, indexes[interface.name], interface)
 
             _on_thread(work)
+        finally:
+            os.close(namespace)
+
+    def connect(self, port: int) -> socket.socket:
+        """To whoever listens on that port of the containers' loopback. Raises OSError. Not under the lock: it waits."""
+        namespace = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+        def work() -> socket.socket:
+            self._kernel.enter_network(namespace)
+            for address in _LOOPBACK[:-1]:
+                with suppress(ConnectionRefusedError):
+                    return socket.create_connection((address, port), CONNECT_TIMEOUT)
+            return socket.create_connection((_LOOPBACK[-1], port), CONNECT_TIMEOUT)
+
+        try:
+            return _on_thread(work)
         finally:
             os.close(namespace)
 

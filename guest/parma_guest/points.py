@@ -77,6 +77,7 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
         "ResumeContainer": _availability(Kind.CHANGE, "undoes PauseContainer"),
         "UpdateResources": _availability(Kind.CHANGE, "limits, as the host gives the VM its memory and time"),
         "PowerOff": _availability(Kind.STOP, "the host can end the VM without asking"),
+        "Forward": Row(Kind.READ, ("forward_port",)),
         # Stdio was decided with the process (allow_stdio_access); a stream of a denied one is /dev/null.
         "Stream": Row(Kind.READ, reason="decided by create_container: allow_stdio_access"),
     }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -298,14 +298,22 @@ class GuestService:
         return pb.PowerOffResponse()
 
 
-class _KnownFields:
+_Frame = TypeVar("_Frame", bound=Message)
+
+
+class _Frames(Protocol[_Frame]):
+    def recv(self) -> _Frame | None: ...
+    def send(self, frame: _Frame, /) -> None: ...
+
+
+class _KnownFields(Generic[_Frame]):
     """A stream whose incoming frames may have no unknown fields."""
 
-    def __init__(self, stream: streams.FrameStream) -> None:
+    def __init__(self, stream: _Frames[_Frame]) -> None:
         self._stream = stream
         self.send = stream.send
 
-    def recv(self) -> pb.StreamFrame | None:
+    def recv(self) -> _Frame | None:
         """See `streams.FrameStream`."""
         frame = self._stream.recv()
         if frame is not None:
@@ -324,3 +332,9 @@ class StreamService:
         if points.row("Stream") is None:
             raise Denied("Stream has no enforcement point")
         streams.serve(_KnownFields(stream), self._group.find_for_stream, context.on_cancel)
+
+    def Forward(self, stream: _Frames[pb.ForwardFrame], _context: CallContext) -> None:  # noqa: N802
+        """A connection to a port on the containers' loopback."""
+        if points.row("Forward") is None:
+            raise Denied("Forward has no enforcement point")
+        self._group.forwarder.serve(_KnownFields(stream))

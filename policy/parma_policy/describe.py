@@ -132,6 +132,8 @@ def _host_may(policy: Policy) -> Iterator[str]:
         yield "give containers the VM's own network"
     if policy.extensions.allow_network:
         yield "connect the containers to a network, and see and change all that goes over it"
+    if policy.forward_ports:
+        yield f"connect to {_ports(policy)} on the containers' loopback"
     if flags.allow_environment_variable_dropping:
         yield "ask for variables that no rule accepts; they are left out"
     if flags.allow_capability_dropping:
@@ -167,6 +169,7 @@ def _nobody_may(policy: Policy) -> Iterator[str]:
         (flags.allow_unencrypted_scratch, "have a container write to space that is not encrypted"),
         (flags.allow_host_network, "give a container the VM's own network"),
         (policy.extensions.allow_network, "connect the containers to a network"),
+        (bool(policy.forward_ports), "connect to what containers serve on their loopback"),
     ]
     yield from (text for allowed, text in absent if not allowed)
     if not any(container.allow_stdio_access for container in containers):
@@ -174,6 +177,10 @@ def _nobody_may(policy: Policy) -> Iterator[str]:
     missing = [name for name, point in POINTS.items() if point.linux and name not in policy.rules]
     if missing:
         yield f"ask for what the policy has no rule for, where its api_version knows it: {', '.join(missing)}"
+
+
+def _ports(policy: Policy) -> str:
+    return f"port{'s' if len(policy.forward_ports) > 1 else ''} {', '.join(map(str, sorted(policy.forward_ports)))}"
 
 
 # -- words -------------------------------------------------------------------------------------------------------

@@ -135,6 +135,8 @@ def _shown(value: object) -> str:
 def _flags(comparing: _Comparing) -> None:
     for name in _FLAG_POINTS:
         comparing.ask(name, [Question(name, {})])
+    for port in sorted(comparing.a.forward_ports ^ comparing.b.forward_ports):
+        comparing.ask("forward_ports", [Question("forward_port", {"port": port})])
     scratch = {"target": "/run/gcs/c/s", "encrypted": False}
     comparing.ask("allow_unencrypted_scratch", [Question("scratch_mount", scratch)])
     for policy in (comparing.a, comparing.b):

@@ -39,6 +39,7 @@ _IGNORED: Final = (
     *("scratch_unmount", "shutdown_container"),
 )
 """Allowed by any policy, as far as they can be."""
+_PORTS: Final = "forward_port"
 
 
 def starting_policy() -> str:
@@ -87,7 +88,8 @@ def learn(conversation: Conversation, *, logging: bool = False) -> Learned:
         if made not in objects:
             objects.append(made)
     switches = {name: name in flags for name in _SWITCHES.values()}
-    text = generate(objects, Switches(extra=switches))
+    ports = tuple(step.input["port"] for step in steps if step.call == _PORTS)
+    text = generate(objects, Switches(forward_ports=ports, extra=switches))
     return _checked(text, replace(conversation, steps=tuple(steps)))
 
 
@@ -135,7 +137,7 @@ def _gather(steps: Sequence[Step]) -> tuple[list[_Seen], set[str]]:
                     _signal(seen[given["containerID"]], given)
                 case call if call in _SWITCHES:
                     flags.add(_SWITCHES[call])
-                case call if call not in _IGNORED:
+                case call if call not in _IGNORED and call != _PORTS:
                     raise Unsupported(f"step {step.line}: {call} cannot be learned", hint="write that part by hand")
         except (KeyError, TypeError):
             message = f"step {step.line}: {step.call} is about something that the recording does not have"

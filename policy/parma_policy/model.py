@@ -380,5 +380,7 @@ class Policy:
     platform_rules: tuple[PlatformRule, ...] = ()
     transparency_trust_lists: tuple[TrustListRule, ...] = ()
     allowed_log_providers: tuple[str, ...] | None = None
+    forward_ports: frozenset[int] = frozenset()
+    """Ports on the containers' loopback that the host may connect to. Only Parma knows them, as the extensions."""
     parity: bool = False
     """Decide exactly as the reference enforcer does, without the extra strictness listed in ``strictness``."""

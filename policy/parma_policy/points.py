@@ -218,6 +218,13 @@ OWN_POINTS: Final = MappingProxyType(
                 "have, if any has one. To be changed later only where all mounts of this source have updates.",
                 changes=("provided",),
             ),
+            EnforcementPoint(
+                "forward_port",
+                version("0.0.0"),
+                Default.FRAMEWORK,
+                requests.FORWARD_PORT,
+                "A connection from the host to a TCP port on the containers' loopback, that forward_ports lists.",
+            ),
         )
     }
 )

@@ -183,6 +183,13 @@ class ProvideFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardPort:
+    """A connection to a TCP port on the containers' loopback."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """A transparency receipt that was already validated."""
 
@@ -385,6 +392,7 @@ PROVIDE_FILES: Final = Schema(
     ProvideFiles,
     {"containerID": text, "sandboxDir": text, "source": text, "files": items(PROVIDED_FILE), "update": flag},
 )
+FORWARD_PORT: Final = Schema(ForwardPort, {"port": number})
 SHUTDOWN_CONTAINER: Final = Schema(ShutdownContainer, {"containerID": text})
 SIGNAL_CONTAINER_PROCESS: Final = Schema(
     SignalContainerProcess, {"containerID": text, "signal": number, "isInitProcess": flag, "argList": texts}

@@ -22,6 +22,7 @@ def as_json(policy: Policy) -> dict[str, object]:
         "external_processes": [list(process.command) for process in policy.external_processes],
         "fragments": [{"issuer": rule.issuer, "feed": rule.feed} for rule in policy.fragments],
         "flags": _flags(policy),
+        "forward_ports": sorted(policy.forward_ports),
         "rules": sorted(policy.rules),
     }
 
@@ -62,6 +63,8 @@ def _lines(policy: Policy) -> Iterator[str]:
     for rule in policy.fragments:
         yield f"More may be added by fragments of {rule.issuer}, feed {rule.feed}: {', '.join(sorted(rule.includes))}"
     yield ""
+    if policy.forward_ports:
+        yield f"The host reaches these ports on loopback: {', '.join(map(str, sorted(policy.forward_ports)))}"
     on = [name for name, value in _flags(policy).items() if value]
     yield f"Switched on: {', '.join(on) or 'nothing'}"
     absent = [name for name, point in POINTS.items() if point.linux and name not in policy.rules]

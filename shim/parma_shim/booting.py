@@ -18,6 +18,7 @@ from parma_shim.vm.recipe import Place, launch_spec
 from parma_shim.vm.secure_processor import EmulatedSigner
 from parma_shim.vm.session import Log, Session, boot
 from parma_shim.vm.spawn import Executor
+from parma_wire.errors import Unavailable
 
 if TYPE_CHECKING:
     from parma_shim.vm.network import Connection
@@ -65,7 +66,8 @@ class Booter:
             return
         from parma_shim.vm.network import Connection  # containers without a network do not need it
 
-        connection = Connection(self._config.python, namespace, deadline=end)
+        is_pod = guest_request.is_sandbox_container(spec.oci)
+        connection = Connection(self._config.python, namespace, deadline=end, catch_ports=is_pod)
         try:
             vm_spec = vm_spec._replace(
                 network_namespace=namespace, cards=connection.cards, network_record=connection.record
@@ -73,8 +75,21 @@ class Booter:
             session = self._boot_vm(vm_spec, policy, connection, end)
             if connection.cards:
                 session.guest.configure_network(connection.request(), deadline=end)
+            if is_pod:
+                self._forward_ports(session, connection)
         finally:
             connection.close()
+
+    def _forward_ports(self, session: Session, connection: Connection) -> None:
+        """What connects to a port of a pod's loopback on the host gets to the guest. A pod works without, too."""
+        from parma_shim.forwarding import Forwarder
+
+        try:
+            ports = connection.take_ports()
+        except (BlockingIOError, Unavailable) as error:
+            self._log(f"ports of the pod cannot be forwarded: {error}")
+            return
+        session.forward_ports(Forwarder(ports, session.open_stream_connection, self._log))
 
     def connect_cards(self, vm_pid: int, *, deadline: float) -> None:
         """After hooks have made the network. It goes with QEMU, who alone is in the namespace."""

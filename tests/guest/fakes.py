@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -273,10 +274,16 @@ class FakeEngine:
 
 
 class FakeNetwork:
-    """A namespace with a name, and what it was told to become."""
+    """A namespace with a name, and what it was told to become. Who listens on its loopback is in ``listeners``."""
 
     def __init__(self) -> None:
         self.interfaces: tuple[Interface, ...] = ()
+        self.listeners: dict[int, tuple[str, int]] = {}
+
+    def connect(self, port: int) -> socket.socket:
+        if port not in self.listeners:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return socket.create_connection(self.listeners[port], 5)
 
     @property
     def configured(self) -> bool:
@@ -338,6 +345,27 @@ class Rig:
         with self.enforcer.read("WaitProcess") as asker:
             found: tuple[str, ...] = asker.state
             return found
+
+
+class FakeForward:
+    """A server stream of a forwarded connection, whose host side is the test."""
+
+    def __init__(self, port: int) -> None:
+        self.incoming: queue.Queue[pb.ForwardFrame | None] = queue.Queue()
+        self.outgoing: queue.Queue[pb.ForwardFrame] = queue.Queue()
+        self.give(open=pb.ForwardOpen(port=port))
+
+    def recv(self) -> pb.ForwardFrame | None:
+        return self.incoming.get()
+
+    def send(self, frame: pb.ForwardFrame) -> None:
+        self.outgoing.put(frame)
+
+    def give(self, **fields: Any) -> None:
+        self.incoming.put(pb.ForwardFrame(**fields))
+
+    def take(self) -> pb.ForwardFrame:
+        return self.outgoing.get(timeout=60)
 
 
 class FakeStream:

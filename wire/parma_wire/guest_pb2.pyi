@@ -731,6 +731,24 @@ class StreamFrame(_message.Message):
     eof: bool
     def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., data: _Optional[bytes] = ..., window_update: _Optional[int] = ..., eof: _Optional[bool] = ...) -> None: ...
 
+class ForwardOpen(_message.Message):
+    __slots__ = ("port",)
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    def __init__(self, port: _Optional[int] = ...) -> None: ...
+
+class ForwardFrame(_message.Message):
+    __slots__ = ("open", "data", "window_update", "eof")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    EOF_FIELD_NUMBER: _ClassVar[int]
+    open: ForwardOpen
+    data: bytes
+    window_update: int
+    eof: bool
+    def __init__(self, open: _Optional[_Union[ForwardOpen, _Mapping]] = ..., data: _Optional[bytes] = ..., window_update: _Optional[int] = ..., eof: _Optional[bool] = ...) -> None: ...
+
 class GetReportRequest(_message.Message):
     __slots__ = ("report_data", "vmpl")
     REPORT_DATA_FIELD_NUMBER: _ClassVar[int]

@@ -32,6 +32,9 @@ MAX_STREAM_DATA: Final = 16_000
 STREAM_WINDOW: Final = 32 * 1024
 """Bytes a stream's sender may have outstanding; the receiver returns credit with ``StreamFrame.window_update``."""
 
+MAX_FORWARDED: Final = 64
+"""Connections to containers' ports at one time."""
+
 MAX_POLICY_BYTES: Final = 2 * 1024 * 1024
 """Largest execution policy, in bytes."""
 

@@ -140,7 +140,15 @@ def _add_flags(group: Any) -> None:
     group.add_argument("--runtime-logging", action="store_true", help="the host sees the enforcer's own log")
     group.add_argument("--dump-stacks", action="store_true", help="the host may ask for the enforcer's stacks")
     group.add_argument("--no-network", action="store_true", help="the host connects the containers to no network")
+    text = "the host may connect to this port on the containers' loopback (kubectl port-forward)"
+    group.add_argument("--forward-port", metavar="PORT", type=_port, action="append", default=[], help=text)
     group.add_argument("--permissive", action="store_true", help="deny nothing, record what would have been denied")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a port from 1 to 65535")
+    return int(text)
 
 
 def _add_output(group: Any) -> None:

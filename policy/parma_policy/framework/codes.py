@@ -258,6 +258,12 @@ CODES: Final = MappingProxyType(
             "properties access not allowed; dumping of stacks not allowed; runtime logging not allowed; "
             "host network not allowed; network not allowed",
         ),
+        "port": Code(
+            ("forward_port",),
+            "A port on the containers' loopback that is not listed.",
+            "Add to forward_ports.",
+            "",
+        ),
         "provided_source": Code(
             ("provide_files",),
             "No container has a mount with this source, so the host has no business there.",

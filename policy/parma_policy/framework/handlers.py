@@ -48,6 +48,7 @@ _FUNCTIONS: Final[tuple[Handler, ...]] = (
     switches.runtime_logging,
     switches.host_network,
     switches.configure_network,
+    switches.forward_port,
     provided.provide_files,
     switches.log_provider,
     switches.load_transparency_trust_list,

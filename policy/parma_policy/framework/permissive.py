@@ -115,6 +115,7 @@ FORCED: Final = MappingProxyType[str, Callable[[View, Any], State | None]](
         "log_provider": _unchanged,
         "host_network": _unchanged,
         "configure_network": _unchanged,
+        "forward_port": _unchanged,
         "provide_files": _provide_files,
     }
 )

@@ -9,7 +9,7 @@ from parma_policy.framework.narrowing import EnvChoice, choose_env
 from parma_policy.framework.state import State
 from parma_policy.framework.view import View, unusable
 from parma_policy.model import ExternalProcess
-from parma_policy.requests import Empty, ExecExternal, LoadTransparencyTrustList, LogProvider
+from parma_policy.requests import Empty, ExecExternal, ForwardPort, LoadTransparencyTrustList, LogProvider
 
 Outcome = tuple[Decision, State]
 
@@ -49,6 +49,15 @@ def configure_network(view: View, _request: Empty) -> Outcome:
     """A network for the containers."""
     on, topic = view.policy.extensions.allow_network, "network not allowed"
     return _switch(view, "configure_network", "allow_network", topic, on=on)
+
+
+def forward_port(view: View, request: ForwardPort) -> Outcome:
+    """A connection to what containers serve for themselves only."""
+    point, where = "forward_port", "forward_ports"
+    if request.port in view.policy.forward_ports:
+        return Decision(True, point), view.state
+    text = f"port {request.port} is not one that the host may connect to"
+    return denied(point, Reason("port", text, "", change=f"{where} would have to list it", where=where)), view.state
 
 
 def _lower(name: str) -> str:

@@ -110,6 +110,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             runtime_logging=arguments.runtime_logging,
             permissive=arguments.permissive,
             network=not arguments.no_network,
+            forward_ports=tuple(arguments.forward_port),
         ),
     )
 

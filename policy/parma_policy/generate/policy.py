@@ -213,6 +213,8 @@ class Switches:
     """Nothing is denied for what it is, only recorded: to learn what a workload needs. Written only where it is so."""
     network: bool = True
     """Whether the host may connect the containers to one. Written only where it may not."""
+    forward_ports: tuple[int, ...] = ()
+    """Ports on the containers' loopback that the host may connect to (``kubectl port-forward``)."""
     extra: Mapping[str, bool] = field(default_factory=dict)
 
     def flags(self) -> dict[str, bool]:

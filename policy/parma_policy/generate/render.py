@@ -72,6 +72,7 @@ def _text(containers: Sequence[Noted], switches: Switches, fragments: Sequence[F
         *_fragments(fragments),
         "# What the host may see or leave out.",
         *_flags(switches.flags()),
+        *_forward_ports(switches.forward_ports),
         "",
         "# Each of these is decided by the framework in the measured guest, from the data above.",
         *(f"{name} := data.framework.{name}" for name, point in POINTS.items() if _has_rule(name, linux=point.linux)),
@@ -96,6 +97,15 @@ def _flags(flags: Mapping[str, bool]) -> Iterator[str]:
         if meaning:
             yield f"# {meaning}"
         yield f"{name} := {json.dumps(value)}"
+
+
+def _forward_ports(ports: Sequence[int]) -> list[str]:
+    if not ports:
+        return []
+    return [
+        "# connections to these ports, where containers take whoever comes for one of themselves",
+        f"forward_ports := {json.dumps(sorted(set(ports)))}",
+    ]
 
 
 def _has_rule(name: str, *, linux: bool) -> bool:

@@ -32,10 +32,12 @@ DATA: Final = (
     "framework_svn",
     *LISTS,
     "allowed_log_providers",
+    "forward_ports",
     *_FLAGS,
     *_EXTENSIONS,
 )
 """Names of a policy's data."""
+_MAX_PORTS: Final = 1000
 _REASON_MEMBERS: Final = {"errors": "data.framework.errors", "error_objects": "data.framework.error_objects"}
 PERMISSIVE_LINE: Final = "permissive := true"
 """How a permissive policy says so: in a line of its own, exactly so. ``parma_snp.status`` looks for it, too."""
@@ -111,6 +113,7 @@ def build(document: Document, sha256: bytes, rules: frozenset[str], *, parity: b
         platform_rules=items.platform_rules,
         transparency_trust_lists=items.transparency_trust_lists,
         allowed_log_providers=_log_providers(document),
+        forward_ports=frozenset() if parity else _forward_ports(document),
         parity=parity,
     )
 
@@ -175,6 +178,12 @@ def _check_line(document: Document, offset: int, line: str) -> None:
 def _log_providers(document: Document) -> tuple[str, ...] | None:
     statement = document.statements.get("allowed_log_providers")
     return node_of(document, statement).strings() if statement else None
+
+
+def _forward_ports(document: Document) -> frozenset[int]:
+    statement = document.statements.get("forward_ports")
+    elements = node_of(document, statement).elements(_MAX_PORTS) if statement else ()
+    return frozenset(element.integer(1, 65535) for element in elements)
 
 
 def _mountable_layers(document: Document, containers: ContainerIndex, *, parity: bool) -> frozenset[str]:

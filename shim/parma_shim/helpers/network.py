@@ -8,7 +8,8 @@ where they are and are unreachable in it from outside.
 
 Request: ``{"namespace": path}``. On the socket ``--descriptors``: first a line of JSON with the taps' descriptors,
 ``{"identity", "links": [{"index", "mac"}]}``; then the caller says with one byte that QEMU has them. Answer:
-``{"interfaces": [...]}``, see `describe`.
+``{"interfaces": [...]}``, see `describe`. With ``"catch_ports": true`` in the request two more descriptors come before
+the answer, those of `port_catcher.catch`; where that cannot be had, the answer says why, as ``"no_ports"``.
 
 Where hooks are to make the network, later, it is two requests. ``{"cards": [mac, ...]}`` makes a namespace with that
 many taps; its descriptor comes behind theirs. ``{"namespace", "cards"}``, once the hooks have run, is as above but for
@@ -42,6 +43,7 @@ _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
 _NS_GET_NSTYPE: Final = 0xB703
 _SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
 _SIOCGIFHWADDR: Final = 0x8927
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
@@ -80,7 +82,7 @@ def connect(request: Document, channel: socket.socket) -> Document:
     head = {"identity": identity, "links": [{"index": link.number, "mac": link.mac} for link in links]}
     socket.send_fds(channel, [json.dumps(head).encode() + b"\n"], [fd for fd, _ in taps])
     if not links:
-        return {"interfaces": []}
+        return {"interfaces": [], **_caught_ports(request, channel)}
     from pyroute2 import IPRoute  # while QEMU is being started
 
     if channel.recv(1) != READY:
@@ -92,7 +94,32 @@ def connect(request: Document, channel: socket.socket) -> Document:
             os.close(fd)
             interfaces.append(describe(route, link))
             redirect(route, link, tap, mtu=interfaces[-1]["mtu"])
-    return {"interfaces": interfaces}
+    return {"interfaces": interfaces, **_caught_ports(request, channel)}
+
+
+def _caught_ports(request: Document, channel: socket.socket) -> Document:
+    """Sends what catches them; where there is nothing, the answer says why: all the rest of a pod works without."""
+    if not request.get("catch_ports"):
+        return {}
+    from parma_shim.helpers import port_catcher
+
+    try:
+        bring_up("lo")
+        caught = port_catcher.catch()
+    except (OSError, Unavailable) as error:
+        return {"no_ports": str(error)}
+    socket.send_fds(channel, [READY], caught)
+    for descriptor in caught:
+        os.close(descriptor)
+    return {}
+
+
+def bring_up(name: str) -> None:
+    """Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
+        (flags,) = struct.unpack_from("H", answer, 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | _IFF_UP))
 
 
 def prepare(cards: list[str], channel: socket.socket) -> Document:

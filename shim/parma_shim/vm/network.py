@@ -35,10 +35,21 @@ _READY: Final = b"\1"
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 
+class Ports(NamedTuple):
+    """Descriptors of `parma_shim.helpers.port_catcher`."""
+
+    listener: int
+    """Accepts whatever connects to a port; the accepted socket's own address says which."""
+    link: int
+    """As long as it is open."""
+
+
 class Connection:
     """See the module. Raises ParmaError wherever the helper does. ``close`` releases everything but what QEMU has."""
 
-    def __init__(self, python: Path, namespace: str, *, deadline: float) -> None:
+    def __init__(self, python: Path, namespace: str, *, deadline: float, catch_ports: bool = False) -> None:
+        """``catch_ports``: `take_ports` will have something to give."""
+        self._request: Final = {"namespace": namespace, "catch_ports": catch_ports}
         self._namespace: Final = namespace
         self._deadline: Final = deadline
         self._answer: Document = {}
@@ -73,12 +84,22 @@ class Connection:
 
     def request(self) -> pb.ConfigureNetworkRequest:
         """What the guest is to be told, once all is connected."""
-        self._thread.join(max(0.0, self._deadline - time.monotonic()))
-        if self._thread.is_alive():
-            raise DeadlineExceeded("the network was not connected in time")
-        if self._error is not None:
-            raise self._error
+        self._finish()
         return configuration(self._answer)
+
+    def take_ports(self) -> Ports:
+        """What catches connections to ports of the namespace's loopback, once all is connected; the caller closes it.
+
+        Raises Unavailable where the host has no means for it.
+        """
+        self._finish()
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        _, descriptors, _, _ = socket.recv_fds(self._channel, 1, len(Ports._fields), flags)
+        if len(descriptors) != len(Ports._fields):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise Unavailable(str(self._answer.get("no_ports") or "the helper process network caught no ports"))
+        return Ports(*descriptors)
 
     def close(self) -> None:
         """Idempotent."""
@@ -87,9 +108,16 @@ class Connection:
         self._channel.close()
         self._close_taps()
 
+    def _finish(self) -> None:
+        self._thread.join(max(0.0, self._deadline - time.monotonic()))
+        if self._thread.is_alive():
+            raise DeadlineExceeded("the network was not connected in time")
+        if self._error is not None:
+            raise self._error
+
     def _exchange(self) -> None:
         try:
-            self._answer = self._helper.exchange({"namespace": self._namespace}, deadline=self._deadline)
+            self._answer = self._helper.exchange(self._request, deadline=self._deadline)
         except ParmaError as error:
             self._error = error
         except Exception as error:  # noqa: BLE001  # a thread has nobody above it: this is where it is told

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import ttrpc
 from parma_shim.digest import hex_digest
@@ -20,6 +20,9 @@ from parma_shim.vm.volumes import Volumes
 from parma_wire.errors import ParmaError, Unavailable, Unverified
 from parma_wire.limits import GUEST_PORT, MAX_SEND
 
+if TYPE_CHECKING:
+    from parma_shim.forwarding import Forwarder
+
 Log = Callable[[str], None]
 
 _POWER_OFF_SECONDS: Final = 2.0
@@ -29,7 +32,8 @@ _EXIT_SECONDS: Final = 3.0
 class Session:
     """The machine, the control connection and the mounted layers. Made by :func:`boot`.
 
-    Lock contract: ``_lock`` guards the set of stream connections only; ``load_documents`` is for one thread at a time.
+    Lock contract: ``_lock`` guards the set of stream connections and the forwarder only; ``load_documents`` is for one
+    thread at a time.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Session:
         self._call_timeout: Final = call_timeout
         self._lock: Final = threading.Lock()
         self._streams: set[ttrpc.Client] = set()
+        self._forwarder: Forwarder | None = None
         machine.on_exit(self._ended)
 
     def open_stream_connection(self) -> ttrpc.Client:
@@ -63,6 +68,13 @@ class Session:
         if not self.machine.alive:
             client.close()
         return client
+
+    def forward_ports(self, forwarder: Forwarder) -> None:
+        """Takes it over: it ends with the VM."""
+        with self._lock:
+            self._forwarder = forwarder
+        if not self.machine.alive:
+            forwarder.close()
 
     def load_documents(self, documents: Iterable[SignedDocument], *, deadline: float) -> None:
         """Hand over, in order, the signed documents that the guest has not accepted yet."""
@@ -84,14 +96,22 @@ class Session:
             except ParmaError:
                 pass  # it is killed next
         self._client.close()
+        self._close_forwarder()
         self.machine.destroy()
 
     def _ended(self, _status: int | None) -> None:
         """Nobody will answer any more: let everyone who waits know."""
         with self._lock:
             streams = list(self._streams)
+        self._close_forwarder()
         for client in (self._client, *streams):
             client.close()
+
+    def _close_forwarder(self) -> None:
+        with self._lock:
+            forwarder = self._forwarder
+        if forwarder is not None:
+            forwarder.close()
 
     def _forget(self, opened: list[ttrpc.Client]) -> None:
         with self._lock:
