@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ spec:
   containers:
   - name: app
     image: parma.example/busybox:test
-    command: [/bin/sh, -c, "echo hello from the guest; sleep 600"]
+    command: [/bin/sh, -c, "busybox httpd -p 127.0.0.1:8080 -h /bin; echo hello from the guest; sleep 600"]
     livenessProbe:
       exec: {command: [/bin/hostname]}
 """
@@ -46,7 +48,7 @@ def host(archives: dict[str, Path]) -> Iterator[Host]:
 def pod(host: Host) -> Iterator[Pod]:
     """One whose directory and policy exist; it does not."""
     cri = Cri(host)
-    pod = Pod.of(host, cri, MANIFEST, "parma-shim")
+    pod = Pod.of(host, cri, MANIFEST, "parma-shim", generate=("--forward-port", "8080"))
     yield pod
     if pod.id:
         pod.remove()
@@ -57,6 +59,33 @@ def written(path: Path, message: Any) -> Path:
     """A configuration file of crictl's."""
     path.write_text(json.dumps(MessageToDict(message, preserving_proto_field_name=True)))
     return path
+
+
+@contextlib.contextmanager
+def forwarded(host: Host, pod: Pod, *ports: int) -> Iterator[list[str]]:
+    """The addresses on this machine that ``crictl port-forward`` has for these ports of the pod."""
+    command = [CRICTL, "--runtime-endpoint", f"unix://{host.daemon.address}", "port-forward", pod.id]
+    with subprocess.Popen([*command, *(f":{port}" for port in ports)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            places = {}
+            while len(places) < len(ports):  # "Forwarding from 127.0.0.1:34567 -> 8080", and again for [::1]
+                words = process.stdout.readline().split()
+                assert words[:2] == ["Forwarding", "from"], words
+                places.setdefault(int(words[4]), words[2])
+            yield [places[port] for port in ports]
+        finally:
+            process.kill()
+
+
+def fetched(address: str, path: str) -> bytes:
+    """By HTTP. Raises ConnectionError."""
+    connection = HTTPConnection(address, timeout=60)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
@@ -75,6 +104,14 @@ def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
     wait_until(lambda: crictl("logs", app) == "hello from the guest", "the log")
     assert crictl("exec", "--sync", app, "/bin/hostname") == "by-hand"
     assert app[:13] in crictl("stats", "--id", app)
+
+    # On the pod's loopback in the guest; another port is one that the policy does not list.
+    with forwarded(host, pod, 8080, 8081) as (allowed, denied):
+        for _ in range(2):
+            assert fetched(allowed, "/busybox") == (paths.PREFIX / "bin/busybox").read_bytes()
+        with pytest.raises(ConnectionError):
+            fetched(denied, "/busybox")
+    wait_until(lambda: "forward_port denied" in host.daemon.log.read_text(), "the log of the denial")
 
     # It shows the values of the status's info beside the status, those that are JSON as JSON.
     shown = json.loads(crictl("inspectp", pod.id))

@@ -57,6 +57,14 @@ def test_a_flag_moves_its_words_from_nobody_to_the_host(flag: str, words: str) -
         assert (words in may_not) is not on
 
 
+def test_ports_move_their_words_from_nobody_to_the_host() -> None:
+    for ports, words in (([8080], "connect to port 8080 on"), ([9, 8], "connect to ports 8, 9 on")):
+        may, _, may_not = describe(policy(forward_ports=ports)).partition("Nobody may")
+        assert words in may.partition("The host may")[2]
+        assert "loopback" not in may_not
+    assert "connect to what containers serve on their loopback" in describe(policy()).partition("Nobody may")[2]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

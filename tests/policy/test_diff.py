@@ -120,6 +120,12 @@ def test_other_layers_and_containers_are_found() -> None:
     assert codes(order, "b") == {"layers"}
 
 
+def test_a_port_that_only_one_of_them_forwards_is_found() -> None:
+    comparison = compare(policy(forward_ports=[80, 81]), policy(forward_ports=[81]))
+    assert codes(comparison, "a") == {"port"}
+    assert codes(comparison, "b") == set()
+
+
 @pytest.mark.parametrize(
     ("flag", "code"),
     [

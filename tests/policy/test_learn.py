@@ -196,6 +196,11 @@ def test_the_starting_policy_is_permissive_and_knows_nothing() -> None:
     assert policy.containers.containers == ()
 
 
+def test_ports_that_were_forwarded_are_learned() -> None:
+    policy = load(learned([*RUN, ("forward_port", {"port": 8080}), ("forward_port", {"port": 8080})]).text.encode())
+    assert policy.forward_ports == {8080}
+
+
 def test_the_command_writes_what_it_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record, out = tmp_path / "run.jsonl", tmp_path / "learned.rego"
     record.write_bytes(recording(RUN))

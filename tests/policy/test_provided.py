@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that the host provides, and a network: what only Parma's guest asks."""
+"""Files that the host provides, a network, and ports: what only Parma's guest asks."""
 
 from __future__ import annotations
 
@@ -109,3 +109,23 @@ def test_a_network_is_allowed_unless_the_policy_says_otherwise() -> None:
     decision = Talk(policy(allow_network=False)).ask("configure_network", {})
     assert not decision.allowed
     assert "allow_network would have to be true" in decision.message()
+
+
+def test_a_port_is_denied_unless_the_policy_lists_it() -> None:
+    listed = Talk(policy(forward_ports=[8080, 9]))
+    assert listed.ask("forward_port", port=8080).allowed
+    for talk, port in ((listed, 8081), (listed, 0), (Talk(policy()), 8080)):
+        decision = talk.ask("forward_port", port=port)
+        assert not decision.allowed
+        assert f"port {port} is not one that the host may connect to" in decision.message()
+        assert "forward_ports would have to list it" in decision.message()
+
+
+def test_a_policy_for_the_cloud_forwards_nothing() -> None:
+    assert not load(text(container(), forward_ports=[80]).encode(), parity=True).forward_ports
+
+
+@pytest.mark.parametrize("ports", [80, ["80"], [0], [65536], [-1], [80.5], [True], [*range(1, 1002)]])
+def test_ports_that_are_none_are_refused_by_the_reader(ports: object) -> None:
+    with pytest.raises(Malformed):
+        load(text(container(), forward_ports=ports).encode())

@@ -43,7 +43,7 @@ def test_generate_takes_every_option(tmp_path: Path) -> None:
     options = ["--command", '["/bin/sh", "-c", "x"]', "--exec", '["/bin/true"]', "--exec", '["/bin/false"]']
     options += ["--env", "A=1", "--signal", "USR2", "--signal", "30", "--user", "app", "--cwd", "/w", "--no-stdio"]
     options += ["--mount", "type=bind,src=/a.d,dst=/b,options=rbind:ro", "--allow-host-path", "/a.d"]
-    options += ["--no-properties", "--runtime-logging"]
+    options += ["--no-properties", "--runtime-logging", "--forward-port", "8080", "--forward-port", "9"]
     source = archive(tmp_path / "image.tar", [BASE])
     assert parma("policy", "generate", "--image-archive", source, *options, "--out", out) == 0
     loaded = load(out.read_bytes())
@@ -55,6 +55,7 @@ def test_generate_takes_every_option(tmp_path: Path) -> None:
     assert (container.working_dir, container.allow_stdio_access) == ("/w", False)
     assert (container.mounts[0].destination, container.mounts[0].source) == ("/b", "sandbox:///host/a\\.d")
     assert (loaded.flags.allow_properties_access, loaded.flags.allow_runtime_logging) == (False, True)
+    assert loaded.forward_ports == {8080, 9}
     assert out.stat().st_mode & 0o777 == 0o644
     assert {path.name for path in tmp_path.iterdir()} == {"policy.rego", "image.tar"}
 

@@ -117,6 +117,10 @@ def test_privileged_has_every_capability_and_may_gain_privileges() -> None:
 def test_the_flags_are_as_wished() -> None:
     assert talk_about(image(Cmd=["a"])).ask("get_properties").allowed
     assert not talk_about(image(Cmd=["a"]), switches=Switches(properties_access=False)).ask("get_properties").allowed
+    ports = Switches(forward_ports=(9, 8080, 9))
+    assert "forward_ports := [9, 8080]" in generate([container_for(image(Cmd=["a"]), Wish())], ports)
+    assert talk_about(image(Cmd=["a"]), switches=ports).ask("forward_port", port=8080).allowed
+    assert not talk_about(image(Cmd=["a"])).ask("forward_port", port=8080).allowed
     assert talk_about(image(Cmd=["a"]), switches=Switches(runtime_logging=True)).ask("runtime_logging").allowed
     assert not talk_about(image(Cmd=["a"])).ask("dump_stacks").allowed
 
