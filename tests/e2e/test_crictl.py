@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from devtool import paths
 from devtool.crictl import PROGRAM, Crictl
 from tests.e2e.cri import Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
@@ -61,23 +61,6 @@ def written(path: Path, message: Any) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def forwarded(host: Host, pod: Pod, *ports: int) -> Iterator[list[str]]:
-    """The addresses on this machine that ``crictl port-forward`` has for these ports of the pod."""
-    command = [CRICTL, "--runtime-endpoint", f"unix://{host.daemon.address}", "port-forward", pod.id]
-    with subprocess.Popen([*command, *(f":{port}" for port in ports)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            places = {}
-            while len(places) < len(ports):  # "Forwarding from 127.0.0.1:34567 -> 8080", and again for [::1]
-                words = process.stdout.readline().split()
-                assert words[:2] == ["Forwarding", "from"], words
-                places.setdefault(int(words[4]), words[2])
-            yield [places[port] for port in ports]
-        finally:
-            process.kill()
-
-
 def fetched(address: str, path: str) -> bytes:
     """By HTTP. Raises ConnectionError."""
     connection = HTTPConnection(address, timeout=60)
@@ -106,7 +89,7 @@ def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
     assert app[:13] in crictl("stats", "--id", app)
 
     # On the pod's loopback in the guest; another port is one that the policy does not list.
-    with forwarded(host, pod, 8080, 8081) as (allowed, denied):
+    with crictl.forwarding(pod.id, 8080, 8081) as (allowed, denied):
         for _ in range(2):
             assert fetched(allowed, "/busybox") == (paths.PREFIX / "bin/busybox").read_bytes()
         with pytest.raises(ConnectionError):

@@ -85,6 +85,20 @@ def test_files_that_are_fixed_are_fixed_anew_where_the_request_is_known() -> Non
     assert advise(rego.encode(), decision.message()).text is None  # a message does not say what the files were
 
 
+@pytest.mark.parametrize("before", [{}, {"forward_ports": [9]}])
+def test_a_port_is_listed_by_the_suggested_change(before: dict[str, Any]) -> None:
+    rego = text(container(), **before)
+    request = {"port": 8080}
+    for asked in (
+        Talk(load(rego.encode())).ask("forward_port", request).message(),
+        json.dumps({"call": "forward_port", "input": request}),
+    ):
+        advice = advise(rego.encode(), asked)
+        assert advice.codes == ("port",)
+        assert advice.text is not None
+        assert load(advice.text.encode()).forward_ports == {8080, *before.get("forward_ports", ())}
+
+
 def ask(rego: str, point: str, request: Any) -> Decision:
     talk = Talk(load(rego.encode())).prepared()
     if point != "create_container":

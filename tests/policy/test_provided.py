@@ -117,7 +117,7 @@ def test_a_port_is_denied_unless_the_policy_lists_it() -> None:
     for talk, port in ((listed, 8081), (listed, 0), (Talk(policy()), 8080)):
         decision = talk.ask("forward_port", port=port)
         assert not decision.allowed
-        assert f"port {port} is not one that the host may connect to" in decision.message()
+        assert f"may not connect to this port of the containers' loopback: got {port}" in decision.message()
         assert "forward_ports would have to list it" in decision.message()
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,3 +38,20 @@ class Crictl:
         if done.returncode != 0:
             raise Unavailable(f"crictl {' '.join(map(str, arguments))} failed: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    @contextmanager
+    def forwarding(self, pod: str, *ports: int) -> Iterator[list[str]]:
+        """While it runs ``port-forward``: where on this machine these ports of the pod are, as host:port."""
+        command = [*self._command, "port-forward", pod, *(f":{port}" for port in ports)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None  # noqa: S101  # it is a pipe
+                places: dict[int, str] = {}
+                while len(places) < len(ports):  # "Forwarding from 127.0.0.1:34567 -> 8080", and again for [::1]
+                    words = process.stdout.readline().split()
+                    if words[:2] != ["Forwarding", "from"]:
+                        raise Unavailable(f"crictl port-forward says {' '.join(words)!r}")
+                    places.setdefault(int(words[4]), words[2])
+                yield [places[port] for port in ports]
+            finally:
+                process.kill()

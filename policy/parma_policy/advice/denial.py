@@ -128,6 +128,8 @@ def _values(code: str, body: str) -> dict[str, Any]:
             return _json_value("umask", shown, str)
         case "signal":
             return {"signal": int(shown)} if shown.isdigit() else {}
+        case "port":
+            return {"port": int(shown)} if shown.isdigit() else {}
         case "seccomp":
             digest = shown.removeprefix("SHA-256 ")
             return {"seccomp": "" if shown == "no profile" else digest} if shown else {}

@@ -156,6 +156,12 @@ def _provider(place: Place, values: Values) -> str | None:
     return place.define("allowed_log_providers", [*listed, values["provider"]])
 
 
+def _port(place: Place, values: Values) -> str | None:
+    if "port" not in values:
+        return None
+    return place.define("forward_ports", sorted({*place.sheet.policy.forward_ports, values["port"]}))
+
+
 _EDITS: Final[Mapping[str, Callable[[Place, Values], str | None]]] = MappingProxyType(
     {
         "command": _command,
@@ -175,6 +181,7 @@ _EDITS: Final[Mapping[str, Callable[[Place, Values], str | None]]] = MappingProx
         "unencrypted": _flag,
         "no_rule": _rule,
         "provider": _provider,
+        "port": _port,
         "provided_content": _provided_content,
         "provided_update": _provided_update,
     }

@@ -161,6 +161,7 @@ def _values(request: Mapping[str, Any], reason: Reason) -> dict[str, Any]:
         "user": request.get("user"),
         "signal": request.get("signal"),
         "files": request.get("files"),
+        "port": request.get("port"),
     }
     values = {name: value for name, value in values.items() if value is not None}
     listed = reason.topic.partition(": ")[2].split(",")

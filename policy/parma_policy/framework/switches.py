@@ -56,8 +56,8 @@ def forward_port(view: View, request: ForwardPort) -> Outcome:
     point, where = "forward_port", "forward_ports"
     if request.port in view.policy.forward_ports:
         return Decision(True, point), view.state
-    text = f"port {request.port} is not one that the host may connect to"
-    return denied(point, Reason("port", text, "", change=f"{where} would have to list it", where=where)), view.state
+    text, change = "the host may not connect to this port of the containers' loopback", f"{where} would have to list it"
+    return denied(point, Reason("port", text, "", actual=str(request.port), change=change, where=where)), view.state
 
 
 def _lower(name: str) -> str:
