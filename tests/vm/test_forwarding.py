@@ -75,6 +75,12 @@ def everything(connection: socket.socket) -> bytes:
     return bytes(data)
 
 
+def send_all(connection: socket.socket, data: bytes) -> None:
+    """And nothing after it."""
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
 def exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size and (piece := connection.recv(65536)):
@@ -86,11 +92,11 @@ def test_an_answer_comes_after_the_request_has_ended(chain: Chain) -> None:
     client, application = chain.both()
     with client, application:
         request, answer = os.urandom(300_000), os.urandom(300_000)
-        sender = threading.Thread(target=lambda: (client.sendall(request), client.shutdown(socket.SHUT_WR)))
+        sender = threading.Thread(target=send_all, args=(client, request))
         sender.start()
         assert everything(application) == request
         sender.join(SECONDS)
-        answerer = threading.Thread(target=lambda: (application.sendall(answer), application.close()))
+        answerer = threading.Thread(target=send_all, args=(application, answer))
         answerer.start()
         assert everything(client) == answer
         answerer.join(SECONDS)
