@@ -38,7 +38,7 @@ from parma_guest.undo import Undo, must
 from parma_guest.users import with_home
 from parma_guest.values import ContainerId, ExecId, Resources
 from parma_guest.verity import Layers
-from parma_wire.errors import AlreadyExists, FailedPrecondition, NotFound
+from parma_wire.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
@@ -147,9 +147,11 @@ class Group:
             self._runtime.start(container)
             found.started = True
 
-    def execute(self, request: ExecProcess) -> int:
-        """Returns the process id in the guest."""
+    def execute(self, request: ExecProcess, remaining: Callable[[], float | None] = lambda: None) -> int:
+        """Returns the process id in the guest. ``remaining``: for how many seconds more somebody waits for it."""
         with self._enforcer.change("ExecProcess") as policy:
+            if remaining() == 0:  # its turn came late: it would run without anybody who knows of it
+                raise DeadlineExceeded("nobody waits for the process any more")
             found = self._members.get(request.container)
             identity = self._host.identity(request.container, request.process.user)
             verdict = policy.ask("exec_in_container", decisions.exec_in_container(request, identity))

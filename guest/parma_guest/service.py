@@ -31,6 +31,9 @@ class CallContext(Protocol):
     def after_reply(self, callback: Callable[[], None]) -> None:
         """Calls back when the answer is on its way."""
 
+    def remaining(self) -> float | None:
+        """For how many seconds more the caller waits; None: as long as it takes."""
+
 
 def guarded(handler: _Handler) -> _Handler:
     """For every unary request: refuses it when the table has no row for it, and refuses unknown fields.
@@ -215,9 +218,9 @@ class GuestService:
         return pb.StartContainerResponse()
 
     @guarded
-    def ExecProcess(self, request: pb.ExecProcessRequest, _context: CallContext) -> pb.ExecProcessResponse:  # noqa: N802
+    def ExecProcess(self, request: pb.ExecProcessRequest, context: CallContext) -> pb.ExecProcessResponse:  # noqa: N802
         """One more process."""
-        return pb.ExecProcessResponse(pid=self._group.execute(requests.exec_process(request)))
+        return pb.ExecProcessResponse(pid=self._group.execute(requests.exec_process(request), context.remaining))
 
     @guarded
     def SignalProcess(self, request: pb.SignalProcessRequest, _context: CallContext) -> pb.SignalProcessResponse:  # noqa: N802

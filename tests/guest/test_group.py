@@ -22,6 +22,7 @@ from parma_guest.values import Capabilities, ExecId, LayerTarget, Resources, Roo
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     Denied,
     FailedPrecondition,
     Malformed,
@@ -226,6 +227,15 @@ def test_one_mount_point_and_one_disk_are_used_once(rig: Rig, target: LayerTarge
     with pytest.raises(FailedPrecondition):
         rig.group.storage.mount_scratch(MountScratch(CONTAINER, 0, None))
     assert rig.state == ("mount_device",)
+
+
+def test_a_process_that_nobody_waits_for_any_more_is_not_begun(rig: Rig) -> None:
+    running(rig)
+    with pytest.raises(DeadlineExceeded):
+        rig.group.execute(execution("one"), lambda: 0.0)
+    assert len(rig.runtime.children) == 1
+    rig.group.execute(execution("one"), lambda: 0.1)
+    assert len(rig.runtime.children) == 2
 
 
 def test_ids_are_never_used_again(rig: Rig) -> None:

@@ -98,6 +98,9 @@ class Context:
     def after_reply(self, callback: Callable[[], None]) -> None:
         self.afterwards.append(callback)
 
+    def remaining(self) -> float | None:
+        return 4.5
+
 
 class Served:
     """The service over fakes."""
@@ -172,6 +175,7 @@ def test_new_processes_are_told_by_their_number(served: Served) -> None:
     executed = served.ask("ExecProcess", pb.ExecProcessRequest(container_id=ID, exec_id="e", process=process))
     assert (created.pid, sandbox.pid, executed.pid) == (11, 12, 13)
     assert [name for name, *_ in served.group.calls] == ["create", "create_sandbox", "execute"]
+    assert served.group.calls[-1][-1] == served.context.remaining, "nothing runs that nobody waits for"
 
 
 def test_what_is_asked_of_a_container_is_told(served: Served) -> None:

@@ -28,7 +28,7 @@ import ttrpc
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
 from parma_wire import guest_pb2
-from parma_wire.errors import Denied, FailedPrecondition, NotFound, ParmaError, Unavailable
+from parma_wire.errors import DeadlineExceeded, Denied, FailedPrecondition, NotFound, ParmaError, Unavailable
 from parma_wire.guest_pb2 import StreamFrame
 from parma_wire.limits import MAX_STREAM_DATA, STREAM_WINDOW
 
@@ -104,6 +104,8 @@ class FakeGuest:
         """Containers and execs, those that were deleted included."""
         self.hang = False
         self.refuse_signals: ParmaError | None = None
+        self.late_execs = False
+        """Execs begin after whoever asked for them has been told that it took too long."""
         self.alive = True
         self.calls: list[str] = []
         self.resources: guest_pb2.Resources | None = None
@@ -153,6 +155,8 @@ class FakeGuest:
         self.processes[container_id, exec_id] = made
         self.used.add((container_id, exec_id))
         made.run()
+        if self.late_execs:
+            raise DeadlineExceeded("the guest did not answer ExecProcess in time")
         return made.pid
 
     def signal_process(

@@ -14,6 +14,7 @@ from parma_shim.stdio.process import ProcessIO
 from parma_shim.task.process import guest_container_id
 from parma_wire.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     Denied,
     FailedPrecondition,
     NotFound,
@@ -102,6 +103,18 @@ def test_an_exec_whose_stdin_vanishes_while_it_starts_does_not_run_on(
         rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
     (started,) = [process for (_, exec_id), process in rig.group.guest.processes.items() if exec_id]
     assert started.exited.is_set()
+
+
+def test_an_exec_that_begins_after_it_was_given_up_is_killed_and_forgotten(rig: Rig) -> None:
+    rig.run("a")
+    rig.exec("a", "e", "sleep")
+    rig.group.guest.late_execs = True
+    with pytest.raises(DeadlineExceeded):
+        rig.call("Start", task_pb2.StartRequest(id="a", exec_id="e"))
+    eventually(lambda: len(rig.group.guest.processes) == 1, "the exec to be gone from the guest")
+    assert "signal 9" in rig.group.guest.calls
+    assert rig.wait("a", "e") == 255
+    rig.delete("a", "e")
 
 
 def test_an_exec_that_never_started_can_be_deleted_and_not_killed(rig: Rig) -> None:

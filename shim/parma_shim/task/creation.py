@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -224,8 +225,11 @@ def _start_exec(env: Environment, process: Process) -> int:
     try:
         # Not the caller's deadline: with one that may be run yet, nobody would have a handle on the process.
         pid = env.group.guest.exec_process(container.guest_id, process.guest_exec_id, spec)
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, DeadlineExceeded):
+            ending = partial(_end_late, env, container.guest_id, process.guest_exec_id)
+            threading.Thread(target=ending, name="late-exec", daemon=True).start()
         raise
     try:
         io.connect(connection, container.guest_id, process.guest_exec_id)
@@ -236,6 +240,15 @@ def _start_exec(env: Environment, process: Process) -> int:
             env.group.guest.signal_process(container.guest_id, process.guest_exec_id, signal.SIGKILL)
         raise
     return pid
+
+
+def _end_late(env: Environment, guest_id: str, exec_id: str) -> None:
+    """The guest begins nothing whose time is over, but it may have been about to when we gave up."""
+    with contextlib.suppress(ParmaError):  # mostly there is no such process
+        with contextlib.suppress(DeadlineExceeded):  # it is done all the same, in its turn
+            env.group.guest.signal_process(guest_id, exec_id, signal.SIGKILL)
+        env.group.guest.wait_process(guest_id, exec_id)
+        env.group.guest.delete_process(guest_id, exec_id)
 
 
 def _started(env: Environment, process: Process, pid: int) -> None:

@@ -68,6 +68,9 @@ class _Gone:
     def after_reply(self, callback: Callable[[], None]) -> None:
         """Nothing is to be done then."""
 
+    def remaining(self) -> float | None:
+        return None
+
 
 class _World:
     """An enforcer with a policy, and all that its requests could change."""
