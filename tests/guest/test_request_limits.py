@@ -191,7 +191,7 @@ def test_every_resource_limit_of_the_kernel_may_be_set_up_to_its_hard_limit(name
 def test_all_resource_limits_fit_and_no_more() -> None:
     every = [pb.Rlimit(type=f"RLIMIT_{name}", soft=1, hard=1) for name in RLIMITS]
     process(rlimits=every)
-    with pytest.raises(Malformed, match="too many"):
+    with pytest.raises(Malformed, match="too many resource limits;"):
         process(rlimits=[*every, every[0]])
 
 
@@ -214,7 +214,7 @@ def test_values_of_sysctls_are_numbers() -> None:
     for value in ("", " 1", "a", "1;2", "1\n", "1" * 129, "-1"):
         with pytest.raises(Malformed):
             sandbox({name: value})
-    with pytest.raises(Malformed, match="too many"):
+    with pytest.raises(Malformed, match="too many sysctls;"):
         sandbox({f"x{number}": "1" for number in range(33)})
     with pytest.raises(Unsupported):  # not too many
         sandbox({f"x{number}": "1" for number in range(32)})
@@ -336,3 +336,21 @@ def test_an_argument_has_no_nul_and_the_command_a_name() -> None:
     for args in (["/x\0"], ["/x", "a\0b"], ["", "/x"]):
         with pytest.raises(Malformed):
             process(args=args)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("layers", "layers"),
+        ("mounts", "mounts"),
+        ("mount options", "mount options"),
+        ("arguments", "arguments"),
+        ("variables", "environment variables"),
+        ("groups", "groups"),
+        ("ambient capabilities", "capabilities"),
+    ],
+)
+def test_a_refusal_says_of_what_there_is_too_much(limit: str, words: str) -> None:
+    found = LIMITS[limit]
+    with pytest.raises(Malformed, match=rf"^too many {words}; expected at most {found.good[-1]}$"):
+        found.send(found.bad[-1])
