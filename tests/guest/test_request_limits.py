@@ -48,6 +48,16 @@ def mounts(count: int) -> object:
     )
 
 
+def hidden(kind: str) -> Callable[[list[str]], object]:
+    def send(paths: list[str]) -> object:
+        fields: dict[str, Any] = {kind: paths}
+        return requests.create_container(
+            pb.CreateContainerRequest(container_id=ID, process=pb.Process(args=["/x"]), **fields)
+        )
+
+    return send
+
+
 def mount(**fields: Any) -> MountSpec:
     message = pb.Mount(**{"destination": "/data", "type": "tmpfs", "source": "tmpfs", **fields})
     request = pb.CreateContainerRequest(container_id=ID, process=pb.Process(args=["/x"]), mounts=[message])
@@ -114,6 +124,14 @@ LIMITS = {
     "layers": Limit(layers, (0, 1, 128), (129,)),
     "mounts": Limit(mounts, (0, 64), (65,)),
     "mount options": Limit(lambda count: mount(options=["ro"] * count), (0, 16), (17,)),
+    **{
+        f"paths {kind}": Limit(
+            hidden(kind),
+            ([], ["/opt/x"], ["/opt/x"] * 64),
+            (["/opt/x"] * 65, ["/"], ["/proc/x"], ["/sys"], ["opt"], ["/opt/../x"]),
+        )
+        for kind in ("masked_in_image", "readonly_in_image")
+    },
     "arguments": Limit(lambda count: process(args=["/x"] * count), (1, 1024), (0, 1025)),
     "bytes of an argument": Limit(
         lambda size: process(args=["/x", "x" * size]), (0, 128 * KIB - 1), (128 * KIB,)
@@ -202,9 +220,32 @@ def sandbox(sysctls: dict[str, str]) -> requests.CreateSandbox:
 @pytest.mark.parametrize("name", SYSCTLS)
 def test_the_safe_sysctls_may_be_set(name: str) -> None:
     assert sandbox({name: "1024"}) == (ID, "pod", {name: "1024"})
-    for other in (name + ".x", name.upper(), name.replace(".", "/")):
-        with pytest.raises(Unsupported):
-            sandbox({other: "1024"})
+    assert requests.unsafe_sysctl({name: "1024"}) == ""
+
+
+OF_NAMESPACES = (
+    *("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"),
+    *("kernel.shmmni", "fs.mqueue.msg_max", "net.core.somaxconn", "net.ipv4.conf.eth0.rp_filter"),
+)
+
+
+@pytest.mark.parametrize("name", OF_NAMESPACES)
+def test_sysctls_of_the_containers_namespaces_are_well_formed_and_not_safe(name: str) -> None:
+    assert sandbox({name: "1"}).sysctls == {name: "1"}
+    assert requests.unsafe_sysctl({SYSCTLS[0]: "1", name: "1"}) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("kernel.core_pattern", "kernel.shmmax.x", "KERNEL.SEM", "kernel/sem", "fs.file-max", "fs.mqueue"),
+        *("vm.overcommit_memory", "net.ipv4", "net..ipv4.x", "net.ipv4./etc", "net.a.b\n", "net.a.b.c.d.e.f.g"),
+        *("net.é.x", "xnet.ipv4.x", ""),
+    ],
+)
+def test_other_sysctls_are_refused(name: str) -> None:
+    with pytest.raises(Unsupported):
+        sandbox({name: "1024"})
 
 
 def test_values_of_sysctls_are_numbers() -> None:
@@ -272,6 +313,8 @@ def test_each_field_of_a_container_arrives_where_it_belongs() -> None:
         privileged=True,
         sandbox_container=True,
         pid_namespace_of="ab" * 32,
+        masked_in_image=["/opt/a"],
+        readonly_in_image=["/opt/b", "/opt/c"],
     )
     found = requests.create_container(message)
     assert (found.container, found.process.args, found.hostname) == (ID, ("/x",), "web")
@@ -282,6 +325,7 @@ def test_each_field_of_a_container_arrives_where_it_belongs() -> None:
     assert found.sysctls == {"kernel.shm_rmid_forced": "1"}
     assert found.resources == Resources(cpuset_cpus="1", memory_limit=5, pids_limit=0)
     assert found.pid_namespace_of == "ab" * 32
+    assert (found.masked_in_image, found.readonly_in_image) == (("/opt/a",), ("/opt/b", "/opt/c"))
     bare = requests.create_container(pb.CreateContainerRequest(container_id=ID, process=pb.Process(args=["/x"])))
     assert (bare.readonly_rootfs, bare.privileged, bare.sandbox_container) == (False, False, False)
     assert (bare.seccomp, bare.pid_namespace_of, bare.hostname, bare.resources) == (None, None, "", Resources())
