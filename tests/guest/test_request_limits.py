@@ -398,3 +398,10 @@ def test_a_refusal_says_of_what_there_is_too_much(limit: str, words: str) -> Non
     found = LIMITS[limit]
     with pytest.raises(Malformed, match=rf"^too many {words}; expected at most {found.good[-1]}$"):
         found.send(found.bad[-1])
+
+
+def test_writable_space_without_a_backing_is_told_apart_from_one_that_is_too_small() -> None:
+    with pytest.raises(Malformed, match="has no backing"):
+        scratch()
+    with pytest.raises(Malformed, match="memory_bytes is out of range"):
+        scratch(memory_bytes=0)

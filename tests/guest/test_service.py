@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from parma_guest import points
+from parma_guest import points, service
 from parma_guest.enforcer import Enforcer
 from parma_guest.group import Group
 from parma_guest.points import Kind
@@ -283,6 +283,7 @@ POINTS = {
     "DeleteContainer": ("shutdown_container",),
     "ListProcesses": ("get_properties",),
     "Stats": ("get_properties",),
+    "Forward": ("forward_port",),
 }
 
 
@@ -295,3 +296,13 @@ def test_only_the_requests_before_a_policy_and_the_end_of_the_vm_need_none() -> 
     kinds = {name: row.kind for name, row in points.TABLE.items()}
     assert {name for name, kind in kinds.items() if kind is Kind.BOOTSTRAP} == {"Hello", "PutPolicy", "SetPolicy"}
     assert {name for name, kind in kinds.items() if kind is Kind.STOP} == {"PowerOff"}
+
+
+def test_the_frames_of_a_stream_pass_in_both_directions_and_so_does_its_end() -> None:
+    frame = pb.StreamFrame(data=b"x")
+    frames = Frames(frame)
+    stream = service._KnownFields(frames)
+    assert stream.recv() is frame
+    stream.send(frame)
+    assert frames.sent == [frame]
+    assert service._KnownFields(Frames(None)).recv() is None
