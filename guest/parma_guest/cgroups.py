@@ -40,6 +40,8 @@ class Usage(NamedTuple):
     pids_limit: int
     io_read_bytes: int
     io_write_bytes: int
+    memory_page_faults: int
+    memory_major_page_faults: int
 
 
 class Cgroup:
@@ -86,6 +88,8 @@ class Cgroup:
             pids_limit=self._number("pids.max"),
             io_read_bytes=io[0],
             io_write_bytes=io[1],
+            memory_page_faults=memory.get("pgfault", 0),
+            memory_major_page_faults=memory.get("pgmajfault", 0),
         )
 
     def oom_kills(self) -> int:

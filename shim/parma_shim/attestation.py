@@ -7,15 +7,19 @@ each change of the group. Rounds never overlap; a request during a round leads t
 whatever reason, is shown as failed. Who trusts this status trusts the host; a relying party verifies for itself.
 
 A container that has left the VM is told so by its label: ``ended``, or ``failed`` where the VM was found unfit to start
-containers, which is what somebody wants to know who looks for why.
+containers, which is what somebody wants to know who looks for why. That is for the next round, or at the end for a
+process that outlives the shim (``parma_shim.farewell``); should the shim be killed, ``delete`` finds in the VM's
+directory whom to tell.
 
 Lock contract: ``_changed`` guards the fields; only :meth:`Attester.require` waits on it, and nothing else is waited for
-under it.
+under it. ``_keeping`` is held while the file for ``delete`` is written, so that the last one is the newest; it may be
+held when ``_changed`` is taken, never the other way round.
 """
 
 from __future__ import annotations
 
 import binascii
+import json
 import os
 import threading
 import time
@@ -23,19 +27,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from parma_shim import farewell
 from parma_shim.config import Config
 from parma_shim.guest import NONCE_SIZE
 from parma_shim.helpers.call import Helper
 from parma_shim.vm import files
 from parma_shim.vm.session import Session
-from parma_wire.errors import DeadlineExceeded, ParmaError, Unverified
+from parma_wire.errors import DeadlineExceeded, Unverified
 
 TOPIC_ATTESTED: Final = "/parma/attested"
 TOPIC_DENIED: Final = "/parma/denied"
 TOPIC_PERMISSIVE: Final = "/parma/permissive"
 
 _HELPER_SECONDS: Final = 60.0
-_RELEASE_SECONDS: Final = 3.0
 _ATTESTED: Final = "attested"
 _FAILED: Final = "failed"
 _ENDED: Final = "ended"
@@ -61,8 +65,9 @@ class Attester:
         publish: Publish | None,
         socket_path: str = "",
         start_helper: Callable[..., Helper] = Helper,
+        start_farewell: Callable[[str, int], None] = farewell.start,
     ) -> None:
-        """``socket_path`` is where the shim answers ``parma evidence``; the last one is for tests."""
+        """``socket_path`` is where the shim answers ``parma evidence``; the last two are for tests."""
         self._config: Final = config
         self._group_id: Final = group_id
         self._namespace: Final = namespace
@@ -72,6 +77,8 @@ class Attester:
         self._publish: Final = publish
         self._socket_path: Final = socket_path
         self._start_helper: Final = start_helper
+        self._start_farewell: Final = start_farewell
+        self._keeping: Final = threading.Lock()
         self._changed: Final = threading.Condition()
         self._session: Session | None = None
         self._helper: Helper | None = None
@@ -120,6 +127,7 @@ class Attester:
             self._session = session
             self._summary = {}
             self._refused = False
+        self._keep()
         self.refresh()
 
     def set_containers(self, containers: Sequence[str]) -> None:
@@ -128,6 +136,7 @@ class Attester:
             left = self._released | self._leaving()
             self._released = {name: word for name, word in left.items() if name not in containers}
             self._containers = list(containers)
+        self._keep()
 
     def _leaving(self) -> dict[str, str]:
         """The label of each container when it leaves."""
@@ -162,6 +171,7 @@ class Attester:
         if summary["verdict"] == _FAILED:
             with self._changed:
                 self._refused = True
+            self._keep()
             raise Unverified(
                 f"the VM's evidence does not verify: {summary['reason']}",
                 hint="attestation = 'reported' in the configuration starts containers all the same",
@@ -179,27 +189,48 @@ class Attester:
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._config.call_timeout)
 
-    def release(self) -> Callable[[], None]:
-        """Begin to tell all containers that they have left the VM; the function returned waits for it, not long.
+    def release(self) -> None:
+        """Have all containers told that they have left the VM. Returns at once; after :meth:`detach`."""
+        request = self._farewell()
+        with self._changed:
+            self._released, self._containers = {}, []
+        if not request:
+            return
+        try:
+            document = os.memfd_create("farewell", os.MFD_CLOEXEC)
+            try:
+                os.write(document, request)
+                os.lseek(document, 0, os.SEEK_SET)
+                self._start_farewell(str(self._config.python), document)
+            finally:
+                os.close(document)
+        except OSError as error:
+            self._log(f"labels of containers that are gone may be old: {error}")
 
-        After :meth:`detach`.
-        """
+    def _farewell(self) -> bytes:
+        """Whom to tell what if the VM ended now; empty for nobody."""
         with self._changed:
             released = self._released | self._leaving()
-            self._released, self._containers = {}, []
         if not released or not self._grpc_address:
-            return lambda: None
-        request = {"released": released, "address": self._grpc_address, "namespace": self._namespace}
-        thread = threading.Thread(target=self._tell, args=(request,), name="release", daemon=True)
-        thread.start()
-        return lambda: thread.join(_RELEASE_SECONDS)
+            return b""
+        request = {"address": self._grpc_address, "namespace": self._namespace, "released": released}
+        return json.dumps(request).encode()
 
-    def _tell(self, request: Mapping[str, object]) -> None:
-        try:
-            helper = self._start_helper(self._config.python, "attest")
-            self._write_log(helper.exchange(request, deadline=time.monotonic() + _RELEASE_SECONDS))
-        except ParmaError as error:
-            self._log(f"labels of containers that are gone may be old: {error}")
+    def _keep(self) -> None:
+        """Leaves that in the VM's directory, for ``delete``."""
+        with self._changed:
+            if self._session is None:
+                return  # the directory is about to go
+        path = self._directory / farewell.REQUEST
+        with self._keeping:
+            request = self._farewell()
+            try:
+                if request:
+                    _write_private(path, request)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                self._log(f"cannot keep whom to tell at the end: {error}")
 
     def _run(self) -> None:
         while True:
@@ -248,6 +279,7 @@ class Attester:
                 self._helper = None
         with self._changed:  # not before: a helper that was aborted has told nobody
             self._released = {name: word for name, word in self._released.items() if name not in told}
+        self._keep()
         self._write_log(answer)
         self._take(session, dict(answer.get("summary") or {}))
 

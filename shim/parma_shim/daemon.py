@@ -212,6 +212,7 @@ class Daemon:
             executor=self._loop,
             publish=self._publish_status,
             socket_path=self._socket_path,
+            shim_is_placed=bool(self._boot.shim_cgroup),
             around=self._observer.calls.ask_guest,
             on_boot=lambda: self._observer.booted(Path(self._directory()), group.timings, partial(self._view, group)),
         )

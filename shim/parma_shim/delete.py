@@ -10,6 +10,7 @@ something to undo, and with nothing left nothing is imported.
 
 import os
 import select
+import sys
 import time
 
 from . import bundle, fields, sockets
@@ -43,9 +44,14 @@ def run(call: Invocation) -> bytes:
 def _undo(state: bundle.State) -> None:
     _end_process(state.pid, state.started)
     if state.directory and os.path.lexists(state.directory):
+        from .farewell import start_from
         from .vm.cleanup import destroy_leftovers
 
-        destroy_leftovers(state.directory)
+        try:
+            start_from(sys.executable, state.directory)
+        except OSError:
+            pass  # labels may stay as they were; what is below may not
+        destroy_leftovers(state.directory, state.pid)
     if state.socket:
         sockets.remove_if_dead(state.socket)
 

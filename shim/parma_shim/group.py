@@ -40,6 +40,7 @@ from parma_shim.members import Member, Members
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
+from parma_shim.vm import cleanup
 from parma_shim.vm.command import VmSpec
 from parma_shim.vm.layer_choice import LayerChoice
 from parma_shim.vm.layers import LayerJob, LayerSource
@@ -91,6 +92,7 @@ class ContainerGroup:
         executor: Executor = on_spawn_thread,
         publish: Publish | None = None,
         socket_path: str = "",
+        shim_is_placed: bool = False,
         around: Around = unobserved,
         on_boot: Callable[[], None] = lambda: None,
         boot_session: Callable[..., Session] = boot,
@@ -99,11 +101,13 @@ class ContainerGroup:
         """
         Args:
             publish: gets topic and attested-policy status when that changes.
+            shim_is_placed: containerd has put the shim into a cgroup, where it stays.
             around: sees each call to the guest.
             on_boot: called when a VM has accepted its policy; its directory is there then.
             boot_session, start_layers: for tests.
         """
         self._config: Final = config
+        self._cgroups: Final = directory / cleanup.CGROUP_FILE
         self._log: Final = log
         self._on_boot: Final = on_boot
         self._setup: Final = threading.Lock()
@@ -119,7 +123,7 @@ class ContainerGroup:
         self._exit_callbacks: list[ExitCallback] = []
         self._booter: Final = Booter(
             config,
-            Place(namespace, group_id, directory),
+            Place(namespace, group_id, directory, shim_is_placed),
             log=log,
             executor=executor,
             around=around,
@@ -195,6 +199,7 @@ class ContainerGroup:
             "state": state,
             "hooks": [hook._asdict() for hook in hooks],
             "seconds": seconds,
+            "cgroups": str(self._cgroups),
         }
         call(self._config.python, "hooks", request, timeout=seconds + _HOOKS_GRACE)
         if state.get("status") == "creating":
@@ -268,11 +273,10 @@ class ContainerGroup:
                 raise DeadlineExceeded("the group is still being set up")
         try:
             self._attester.detach()
-            wait_until_told = self._attester.release()
+            self._attester.release()
             session = self._session
             if session is not None:
                 session.end(orderly=True)
-            wait_until_told()
             with self._lock:
                 self._session = self._machine = None
                 self._containers.clear()

@@ -44,6 +44,20 @@ def shim(host: Host) -> list[int]:
     return pids(host, "containerd-shim-parma-v2")
 
 
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
+"""Where the host has cgroups of version 2 alone."""
+
+
+def cgroups_of(processes: Iterable[int], *, version: int = 2 if UNIFIED.exists() else 1) -> set[str]:
+    """Where the host accounts for the memory of these, by that version of its cgroups."""
+    found = set()
+    for pid in processes:
+        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        paths = {controllers: path for _, controllers, path in lines}
+        found.add(paths["" if version == 2 else "memory"])
+    return found
+
+
 def lone_shim(host: Host) -> int:
     """The only one there is. A helper of its own bears its name until it has become another program."""
     found: list[int] = []
@@ -211,6 +225,14 @@ class Pod:
     def states(self) -> dict[str, str]:
         """Of every container."""
         return {name: self.containerd.state(name) for name in self.ALL}
+
+    def attestation_labels(self) -> dict[str, str]:
+        """Of every container."""
+        found = {}
+        for name in self.ALL:
+            document = json.loads(self.host.daemon.ctr("container", "info", name).stdout)
+            found[name] = str(document["Labels"].get("io.parma.attestation"))
+        return found
 
     def exits(self) -> dict[str, list[tuple[str, int]]]:
         """Those announced, of every container: process and status."""

@@ -21,7 +21,7 @@ from devtool.containerd import RUNTIME, PrivateContainerd
 from devtool.cri import MASKED, NAMESPACE, READ_ONLY, Runtime
 from tests import fake_cni
 from tests.e2e import cri_pb2 as pb
-from tests.e2e.host import BUSYBOX, Host
+from tests.e2e.host import BUSYBOX, Host, wait_until
 
 PAUSE = "parma.example/pause:nothing"
 HANDLERS = (Runtime("parma", RUNTIME, "podsandbox"), Runtime("parma-shim", RUNTIME, "shim"))
@@ -77,9 +77,19 @@ class Cri:
         self._channel = grpc.insecure_channel(f"unix://{self._address}")
 
     def reconnect(self) -> None:
-        """After a restart of the daemon."""
+        """After a restart of the daemon, which refuses everything until it has found its pods again."""
         self.close()
         self._channel = grpc.insecure_channel(f"unix://{self._address}")
+        wait_until(self._answers, "containerd to have found its pods again")
+
+    def _answers(self) -> bool:
+        try:
+            self.call("ListPodSandbox", pb.Empty())
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         self._channel.close()
@@ -205,6 +215,26 @@ class Pod:
         request = pb.ContainerStatusRequest(container_id=container)
         status: pb.ContainerStatus = self.cri.call("ContainerStatus", request, pb.ContainerStatusResponse).status
         return status
+
+    def stats(self) -> pb.PodSandboxStats:
+        """Of ListPodSandboxStats: without the containers whose shim has not answered in the two seconds that it has."""
+        request = pb.ListPodSandboxStatsRequest(filter=pb.PodSandboxStatsFilter(id=self.id))
+        (stats,) = self.cri.call("ListPodSandboxStats", request, pb.ListPodSandboxStatsResponse).stats
+        found: pb.PodSandboxStats = stats
+        return found
+
+    def stats_with(self, *containers: str) -> tuple[pb.PodSandboxStats, dict[str, pb.ContainerStats]]:
+        """As soon as all of these have answered in time."""
+        whole, each = pb.PodSandboxStats(), dict[str, pb.ContainerStats]()
+
+        def complete() -> bool:
+            whole.CopyFrom(self.stats())
+            each.clear()
+            each.update({one.attributes.id: one for one in whole.linux.containers})
+            return set(containers) <= set(each)
+
+        wait_until(complete, "every container's statistics")
+        return whole, each
 
     def execute(self, container: str, *command: str) -> tuple[int, str]:
         """ExecSync: exit code and output."""

@@ -63,14 +63,14 @@ class Inventory:
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
             networks=frozenset(_networks(host)),
             files=frozenset(_files(host.daemon.root)),
-            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/default/*/"))),
+            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/"))),
         )
 
     def since(self, before: Inventory, host: Host) -> dict[str, list[str]]:
-        """What is new, by kind. Cgroups are the machine's: those with other names than this daemon's containers are
-        other people's."""
+        """What is new, by kind. Cgroups are the machine's: those that do not bear the name of one of this daemon's
+        containers or pods are other people's."""
         new = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in self.__dataclass_fields__}
-        new["cgroups"] = [path for path in new["cgroups"] if Path(path).name in host.names]
+        new["cgroups"] = [path for path in new["cgroups"] if host.names & set(Path(path).parts)]
         return {kind: found for kind, found in new.items() if found}
 
 

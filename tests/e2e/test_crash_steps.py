@@ -159,6 +159,13 @@ def test_execs_share_the_fate_of_their_container(aftermath: Aftermath) -> None:
     assert execs == expected[aftermath.victim]
 
 
+def test_no_container_goes_on_saying_that_it_is_attested_when_its_shim_was_killed(aftermath: Aftermath) -> None:
+    if aftermath.victim != "shim":
+        pytest.skip("the shim lives")
+    labels = aftermath.pod.attestation_labels
+    wait_until(lambda: {labels()[name] for name in Pod.STEADY} == {"ended"}, f"the labels, not {labels()}")
+
+
 def test_a_pod_that_survived_can_be_used_further(aftermath: Aftermath) -> None:
     if aftermath.victim != "containerd":
         pytest.skip("this pod did not survive")

@@ -15,6 +15,7 @@ import pytest
 from devtool.cri import NAMESPACE
 from parma_policy.reader import load
 from tests.e2e import cri_pb2 as pb
+from tests.e2e.crashes import cgroups_of, lone_shim, qemu
 from tests.e2e.cri import EXITED, NOT_READY, READY, RUNNING, RUNTIMES, Cri, Pod, cri_host
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
@@ -83,7 +84,17 @@ spec:
       exec: {command: [/bin/sh, -c, "echo from sidecar > /fast/note; readlink /proc/self/ns/ipc"]}
     readinessProbe:
       exec: {command: [/bin/sh, -c, "busybox wget -q -O - http://127.0.0.1:8080/by-init"]}
+  - name: greedy
+    image: parma.example/busybox:test
+    command: [/bin/sh, -c, "grep -q max /sys/fs/cgroup/memory.max || exec tail /dev/zero"]
+    resources: {limits: {memory: 24Mi}}
 """
+
+LIMIT = 24 << 20
+"""Bytes, of the greedy one, as kubelet hands it over. ``tail`` keeps what may be the last line, and that never ends."""
+
+VM_MEMORY = 4 << 30
+"""Bytes that no VM of these tests has."""
 
 
 SETTINGS = {"colour": "blue\n"}
@@ -123,7 +134,11 @@ def pod(host: Host, cri: Cri, request: pytest.FixtureRequest, name: str, tmp_pat
     local.mkdir()
     (local / "colour").write_text(SETTINGS["colour"])
     generate = ("--file-updates", "--pin", f"/pinned={local}")
-    pod = Pod.of(host, cri, manifest, request.param, generate=generate, config_map=SETTINGS, annotations=limits)
+    cgroup = {"cgroup_parent": f"/{name}"}
+    host.names.add(name)
+    pod = Pod.of(
+        host, cri, manifest, request.param, generate=generate, config_map=SETTINGS, annotations=limits, linux=cgroup
+    )
     policy = pod.policy.read_text().splitlines()
     # The generator's option is about all volumes.
     fixed = [line.replace(', "updates": true', "") if "/configmap/fixed" in line else line for line in policy]
@@ -174,6 +189,24 @@ def check_updates(host: Host, pod: Pod, sidecar: str) -> None:
     assert seen()[:2] == ["green", "2"]
 
 
+def check_accounts(host: Host, pod: Pod, main: str, sidecar: str) -> None:
+    """Who wants more memory than he may have is alone in losing it; what everybody uses is known."""
+    greedy = pod.start("greedy", linux={"resources": {"memory_limit_in_bytes": LIMIT}})
+    assert wait_for_exit(pod, greedy) == 137
+    assert pod.container_status(greedy).reason == "OOMKilled"
+    assert pod.container_status(main).state == RUNNING
+
+    # Each container by the guest's account; the pod by the host's, which has QEMU and the shim there.
+    whole, containers = pod.stats_with(main, sidecar)
+    numbers = containers[main]
+    assert numbers.cpu.usage_core_nano_seconds.value > 0
+    assert 0 < numbers.memory.working_set_bytes.value <= numbers.memory.usage_bytes.value < VM_MEMORY
+    assert numbers.memory.page_faults.value > numbers.memory.major_page_faults.value
+    assert cgroups_of([*qemu(host), lone_shim(host)]) == {f"/{pod.manifest['metadata']['name']}/{pod.id}"}
+    assert whole.linux.cpu.usage_core_nano_seconds.value > 0
+    assert whole.linux.memory.usage_bytes.value > numbers.memory.usage_bytes.value
+
+
 def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge) -> None:
     """One boot: three containers, two volumes, a fourth, a restart of a container and one of containerd, the end."""
     before = Inventory.take(host)
@@ -203,6 +236,7 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
     assert inside(bridge.hub, ["curl", "-sf", "--max-time", "20", url]).stdout == "made\n"
 
     check_updates(host, pod, sidecar)
+    check_accounts(host, pod, main, sidecar)
 
     # A container that the policy does not list, and a process.
     assert "denied" in refusal(lambda: pod.start("main", command=["/bin/sh", "-c", "cat /data/by-init"]))

@@ -15,7 +15,7 @@ import pytest
 from devtool import paths
 from devtool.containerd import PrivateContainerd
 from tests.e2e.client import Containerd
-from tests.e2e.crashes import pids
+from tests.e2e.crashes import UNIFIED, cgroups_of, lone_shim, pids, qemu
 from tests.e2e.host import BUSYBOX, Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 
@@ -80,7 +80,6 @@ def test_limits_hold_in_the_guest_and_follow_an_update(host_21: Host, name: str)
     host_21.remove(name)
 
 
-UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
 HYBRID = Path("/sys/fs/cgroup/unified")
 
 PLAIN: tuple[str, ...] = ()
@@ -141,6 +140,8 @@ def test_containerds_collector_and_ctr_get_numbers_of_the_hosts_kind(
     assert "memory" in shown.stdout
     errors = [line for line in host.daemon.log.read_text().splitlines() if "metric" in line and "level=error" in line]
     assert errors == []
+    # What it costs the host is accounted to the container: the VM, and the shim.
+    assert cgroups_of([*qemu(host), lone_shim(host)], version=version) == {f"/default/{name}"}
     host.remove(name)
     assert_nothing_left(host, before)
 

@@ -230,7 +230,7 @@ def test_usage_is_read_from_the_kernels_files(tmp_path: Path) -> None:
         tmp_path,
         memory_current="4096\n",
         memory_max="max\n",
-        memory_stat="anon 1\nfile 2\ninactive_file 3\n",
+        memory_stat="anon 1\nfile 2\ninactive_file 3\npgfault 15\npgmajfault 16\n",
         memory_events="low 0\noom 4\noom_kill 5\n",
         cpu_stat="usage_usec 6\nuser_usec 7\nsystem_usec 8\nnr_periods 9\nnr_throttled 10\nthrottled_usec 11\n",
         pids_current="12\n",
@@ -241,6 +241,7 @@ def test_usage_is_read_from_the_kernels_files(tmp_path: Path) -> None:
     assert usage.pids_limit == 0
     values = (usage.memory_usage, usage.memory_anon, usage.memory_file, usage.memory_inactive_file)
     assert values == (4096, 1, 2, 3)
+    assert (usage.memory_page_faults, usage.memory_major_page_faults) == (15, 16)
     assert (usage.oom_events, usage.oom_kill_events) == (4, 5)
     assert (usage.cpu_usage_us, usage.cpu_user_us, usage.cpu_system_us) == (6, 7, 8)
     assert (usage.cpu_nr_periods, usage.cpu_nr_throttled, usage.cpu_throttled_us) == (9, 10, 11)

@@ -209,7 +209,9 @@ class FakeGuest:
 
     def stats(self, container_id: str, *, deadline: float | None = None) -> guest_pb2.StatsResponse:
         self._enter("stats", deadline)
-        return guest_pb2.StatsResponse(memory_usage=12345, pids_current=2, cpu_usage_us=77)
+        return guest_pb2.StatsResponse(
+            memory_usage=12345, pids_current=2, cpu_usage_us=77, memory_page_faults=88, memory_major_page_faults=9
+        )
 
     def pause(self, container_id: str, *, deadline: float | None = None) -> None:
         self._enter("pause", deadline)

@@ -281,7 +281,7 @@ class Binary:
             timeout=PATIENCE,
         )
 
-    def params(self, identity: str, **fields: str) -> bytes:
+    def params(self, identity: str, **fields: Any) -> bytes:
         """Standard input of containerd 2.3 and later, with a private socket folder."""
         from parma_shim.api import bootstrap_pb2
 
@@ -292,7 +292,7 @@ class Binary:
             containerd_ttrpc_address=f"{self.address}.ttrpc",
             containerd_grpc_address=str(self.address),
             socket_dir=str(self.sockets),
-            **fields,  # type: ignore[arg-type]
+            **fields,
         ).SerializeToString()
 
     def start(self, identity: str, here: Path) -> dict[str, Any]:

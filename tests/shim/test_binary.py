@@ -8,14 +8,18 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf import any_pb2
 
 from parma_shim import bundle as bundle_files
-from parma_shim.api import runtime_info_pb2, task_pb2
+from parma_shim.api import bootstrap_pb2, runc_options_pb2, runtime_info_pb2, task_pb2
 from parma_shim.task import hooks
+from parma_shim.vm import hostcgroup
 from tests.shim.support import Binary, FakeContainerd, bundle, ended, eventually, task_stub
 
 NOISE = {"PYTHONWARNINGS": "always", "PYTHONDEVMODE": "1", "PYTHONVERBOSE": "1", "PYTHONPATH": "/nowhere"}
@@ -85,6 +89,43 @@ def test_the_daemon_is_detached(binary: Binary, here: Path) -> None:
     assert os.readlink(f"/proc/{pid}/cwd") == "/"  # noqa: PTH115
     score = int(Path(f"/proc/{pid}/oom_score_adj").read_text())
     assert score == min(1000, int(Path("/proc/self/oom_score_adj").read_text()) + 1)
+
+
+@pytest.fixture
+def shim_cgroup(short_path: Path) -> Iterator[str]:
+    """A cgroup that containerd's client has made for shims, in one hierarchy."""
+    hierarchy = next(path for path in hostcgroup.hierarchies() if path.name in ("memory", "cgroup"))
+    place = hierarchy / f"parma-test-{os.getpid()}-{short_path.name}"
+    try:
+        place.mkdir()
+    except OSError:
+        pytest.skip("needs root and writable cgroups")
+    yield f"/{place.name}"
+    eventually(lambda: not (place / "cgroup.procs").read_text(), "the end of all that was in it")
+    place.rmdir()
+
+
+def start_in_cgroup(binary: Binary, here: Path, path: str) -> subprocess.CompletedProcess[bytes]:
+    options = runc_options_pb2.Options(shim_cgroup=path).SerializeToString()
+    packed = any_pb2.Any(type_url="containerd.runc.v1.Options", value=options)
+    return binary.run(
+        "start", "x", here=here, stdin=binary.params("x", extensions=[bootstrap_pb2.Extension(value=packed)])
+    )
+
+
+def test_the_shim_goes_to_the_cgroup_that_it_is_told(binary: Binary, here: Path, shim_cgroup: str) -> None:
+    done = start_in_cgroup(binary, here, shim_cgroup)
+    assert done.returncode == 0, done.stdout
+    daemon = daemon_of(here)
+    assert shim_cgroup in Path(f"/proc/{daemon.pid}/cgroup").read_text()
+    os.kill(daemon.pid, signal.SIGTERM)
+
+
+def test_a_cgroup_that_does_not_exist_is_an_error_and_leaves_no_shim(binary: Binary, here: Path) -> None:
+    done = start_in_cgroup(binary, here, "/no/such/cgroup")
+    assert done.returncode == 1
+    assert b"/no/such/cgroup does not exist" in done.stdout
+    assert list(binary.sockets.iterdir()) == []
 
 
 def test_containers_of_a_group_share_a_shim(binary: Binary, short_path: Path) -> None:

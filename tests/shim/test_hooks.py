@@ -124,6 +124,7 @@ def request(directory: Path, *programs: dict[str, Any], namespace: str = "", sec
         "state": {"id": "a", "pid": 7},
         "hooks": complete,
         "seconds": seconds,
+        "cgroups": str(directory / "no-cgroups"),
     }
 
 

@@ -444,7 +444,7 @@ def test_a_logger_gets_arguments_environment_and_both_streams(rig: Rig, tmp_path
     assert seen[0] == ["k", "v w", "flag"]
     environment = {name: value for name, value in seen[1].items() if name.startswith("CONTAINER")}
     assert environment == {"CONTAINER_ID": "a", "CONTAINER_NAMESPACE": "default"}
-    assert set(seen[1]) <= {"CONTAINER_ID", "CONTAINER_NAMESPACE", "LC_CTYPE"}
+    assert set(seen[1]) <= {"CONTAINER_ID", "CONTAINER_NAMESPACE", "PARMA_SHIM", "LC_CTYPE"}
     assert seen[2:] == ["hello", "world"]
 
 

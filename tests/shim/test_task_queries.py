@@ -141,10 +141,13 @@ def test_stats_have_the_type_of_the_hosts_cgroup_mode(rig: Rig, unified: bool, m
     if unified:
         assert stats.type_url == "io.containerd.cgroups.v2.Metrics"
         version_2 = cgroups_v2_pb2.Metrics.FromString(stats.value)
+        assert (version_2.memory.pgfault, version_2.memory.pgmajfault) == (88, 9)
         assert (version_2.memory.usage, version_2.cpu.usage_usec, version_2.pids.current) == (12345, 77, 2)
     else:
         assert stats.type_url == "io.containerd.cgroups.v1.Metrics"
         version_1 = cgroups_v1_pb2.Metrics.FromString(stats.value)
+        memory = version_1.memory
+        assert (memory.pg_fault, memory.pg_maj_fault) == (memory.total_pg_fault, memory.total_pg_maj_fault) == (88, 9)
         assert (version_1.memory.usage.usage, version_1.cpu.usage.total) == (12345, 77000)
 
 

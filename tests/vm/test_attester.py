@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from parma_shim import farewell
 from parma_shim.attestation import TOPIC_ATTESTED, TOPIC_DENIED, Attester
 from parma_shim.config import Config
 from parma_shim.helpers.call import Helper
@@ -40,8 +42,6 @@ class Verifier:
     def _exchange(self, request: Mapping[str, Any], *, deadline: float) -> dict[str, Any]:
         assert deadline > 0
         self.requests.put(request)
-        if "tee" not in request:
-            return {"log": []}
         answer = self.answers.get(timeout=10)
         if isinstance(answer, Exception):
             raise answer
@@ -55,6 +55,7 @@ class World:
         self.verifier = Verifier()
         self.events: queue.Queue[tuple[str, Mapping[str, Any]]] = queue.Queue()
         self.log: list[str] = []
+        self.farewells: list[dict[str, Any]] = []
         self.guest_error: Exception | None = None
         vm = spec(directory)
         vm.directory.mkdir()
@@ -68,12 +69,29 @@ class World:
             publish=lambda topic, summary: self.events.put((topic, summary)),
             socket_path="/run/containerd/s/1",
             start_helper=self.verifier.start,
+            start_farewell=self._farewell,
         )
         self.machine = SimpleNamespace(spec=vm, alive=True, vsock_cid=3)
         greeting = SimpleNamespace(version="1")
         guest = SimpleNamespace(evidence=self._evidence)
         parts = SimpleNamespace(machine=self.machine, guest=guest, timings={}, greeting=greeting)
         self.session = cast("Session", parts)
+
+    def _farewell(self, _python: str, request: int) -> None:
+        with open(request, "rb", closefd=False) as stream:
+            self.farewells.append(json.load(stream))
+
+    @property
+    def released(self) -> list[dict[str, str]]:
+        """What was told at the end, each time."""
+        return [request["released"] for request in self.farewells]
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What ``delete`` would tell if the shim were killed now."""
+        path = self.session.machine.spec.directory / farewell.REQUEST
+        found: dict[str, str] = json.loads(path.read_text())["released"] if path.exists() else {}
+        return found
 
     def _evidence(self, nonce: bytes) -> bytes:
         if self.guest_error is not None:
@@ -184,9 +202,38 @@ def test_at_the_end_all_are_told(world: World) -> None:
     assert world.event() == TOPIC_ATTESTED
     world.verifier.requests.get(timeout=10)
     world.attester.detach()
-    world.attester.release()()
-    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended", "b": "ended"}
-    assert world.verifier.requests.empty()
+    world.attester.release()
+    assert world.released == [{"a": "ended", "b": "ended"}]
+    assert world.farewells[0]["address"] == "/run/containerd/containerd.sock"
+    world.attester.release()
+    assert len(world.farewells) == 1
+
+
+def test_delete_finds_whom_to_tell_at_any_moment(world: World) -> None:
+    world.attach(GOOD)
+    assert world.kept == {}
+    world.attester.set_containers(["a", "b"])
+    assert world.kept == {"a": "ended", "b": "ended"}
+    assert world.event() == TOPIC_ATTESTED
+    world.attester.set_containers(["b"])
+    assert world.kept == {"a": "ended", "b": "ended"}  # nobody has told it yet
+    world.verifier.answers.put({**GOOD, "reason": "another"})
+    world.attester.refresh()
+    assert world.event() == TOPIC_ATTESTED
+    assert world.kept == {"b": "ended"}
+    world.attester.set_containers([])
+    world.attester.set_containers(["a"])
+    assert world.kept == {"a": "ended", "b": "ended"}
+
+
+def test_an_end_without_an_interpreter_is_logged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_python: str, _request: int) -> None:
+        raise FileNotFoundError("no such interpreter")
+
+    monkeypatch.setattr(world.attester, "_start_farewell", fail)
+    world.attester.set_containers(["a"])
+    world.attester.release()
+    assert "no such interpreter" in world.log[-1]
 
 
 def test_who_left_is_told_at_the_end_when_the_round_that_would_have_done_so_was_aborted(world: World) -> None:
@@ -198,8 +245,8 @@ def test_who_left_is_told_at_the_end_when_the_round_that_would_have_done_so_was_
     world.attester.refresh()
     assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended"}  # and never gets an answer
     world.attester.detach()
-    world.attester.release()()
-    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended"}
+    world.attester.release()
+    assert world.released == [{"a": "ended"}]
 
 
 def test_a_container_that_was_refused_stays_failed_when_it_leaves(world: World) -> None:
@@ -207,11 +254,11 @@ def test_a_container_that_was_refused_stays_failed_when_it_leaves(world: World) 
     world.attach(BAD)
     with pytest.raises(Unverified):
         world.attester.require(deadline=soon())
-    world.verifier.requests.get(timeout=10)
+    assert world.kept == {"a": "failed"}
     world.attester.set_containers([])
     world.attester.detach()
-    world.attester.release()()
-    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "failed"}
+    world.attester.release()
+    assert world.released == [{"a": "failed"}]
 
 
 def test_the_document_is_the_file_that_the_verifier_wrote(world: World) -> None:

@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
+from parma_shim.config import Config
 from parma_shim.guest import BootPhase, Greeting
+from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm import console, disks
+from parma_shim.vm.recipe import Place, launch_spec
 from parma_shim.vm.session import timings
 from parma_shim.vm.sizing import OVERHEAD_MIB, size_of
 from parma_wire.errors import NotFound, Unavailable
+from tests.vm.support import image
 
 MIB = 1 << 20
 
@@ -215,3 +219,13 @@ def test_boot_times_add_up_to_the_whole() -> None:
 def test_boot_times_of_a_guest_that_lies_are_not_negative() -> None:
     greeting = Greeting("1", "none", (BootPhase("kernel", 10**15), BootPhase("ready", 5)))
     assert min(timings(greeting, 0.0, 0.1, 0.2, 0.3).values()) >= 0
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_the_shim_goes_to_the_vms_cgroup_unless_containerd_has_put_it_into_another(
+    placed: bool, tmp_path: Path
+) -> None:
+    spec = ContainerSpec("c1", "0" * 64, tmp_path, {"linux": {"cgroupsPath": "/a/b"}}, terminal=False, stdin=False)
+    place = Place("default", "c1", tmp_path / "vm", shim_is_placed=placed)
+    made = launch_spec(Config(tee="emulated"), place, spec, image(tmp_path), b"package policy\n")
+    assert (made.cgroups_path, made.shim_goes_there) == ("/a/b", not placed)

@@ -265,7 +265,3 @@ def test_a_vm_that_gives_no_evidence_has_failed(request_document: dict[str, Any]
 
 def test_a_report_that_is_none_has_failed_too(request_document: dict[str, Any]) -> None:
     assert attest.serve({**request_document, "report": ""})["summary"]["verdict"] == "failed"
-
-
-def test_released_containers_only_need_labels(request_document: dict[str, Any]) -> None:
-    assert attest.serve({"released": {"c1": "ended"}, "address": "", "namespace": "default"}) == {"log": []}

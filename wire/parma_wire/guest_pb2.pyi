@@ -632,7 +632,7 @@ class StatsRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ...) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("memory_usage", "memory_limit", "memory_inactive_file", "memory_anon", "memory_file", "oom_events", "oom_kill_events", "cpu_usage_us", "cpu_user_us", "cpu_system_us", "cpu_nr_periods", "cpu_nr_throttled", "cpu_throttled_us", "pids_current", "pids_limit", "io_read_bytes", "io_write_bytes")
+    __slots__ = ("memory_usage", "memory_limit", "memory_inactive_file", "memory_anon", "memory_file", "oom_events", "oom_kill_events", "cpu_usage_us", "cpu_user_us", "cpu_system_us", "cpu_nr_periods", "cpu_nr_throttled", "cpu_throttled_us", "pids_current", "pids_limit", "io_read_bytes", "io_write_bytes", "memory_page_faults", "memory_major_page_faults")
     MEMORY_USAGE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_INACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
@@ -650,6 +650,8 @@ class StatsResponse(_message.Message):
     PIDS_LIMIT_FIELD_NUMBER: _ClassVar[int]
     IO_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
     IO_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PAGE_FAULTS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_MAJOR_PAGE_FAULTS_FIELD_NUMBER: _ClassVar[int]
     memory_usage: int
     memory_limit: int
     memory_inactive_file: int
@@ -667,7 +669,9 @@ class StatsResponse(_message.Message):
     pids_limit: int
     io_read_bytes: int
     io_write_bytes: int
-    def __init__(self, memory_usage: _Optional[int] = ..., memory_limit: _Optional[int] = ..., memory_inactive_file: _Optional[int] = ..., memory_anon: _Optional[int] = ..., memory_file: _Optional[int] = ..., oom_events: _Optional[int] = ..., oom_kill_events: _Optional[int] = ..., cpu_usage_us: _Optional[int] = ..., cpu_user_us: _Optional[int] = ..., cpu_system_us: _Optional[int] = ..., cpu_nr_periods: _Optional[int] = ..., cpu_nr_throttled: _Optional[int] = ..., cpu_throttled_us: _Optional[int] = ..., pids_current: _Optional[int] = ..., pids_limit: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ...) -> None: ...
+    memory_page_faults: int
+    memory_major_page_faults: int
+    def __init__(self, memory_usage: _Optional[int] = ..., memory_limit: _Optional[int] = ..., memory_inactive_file: _Optional[int] = ..., memory_anon: _Optional[int] = ..., memory_file: _Optional[int] = ..., oom_events: _Optional[int] = ..., oom_kill_events: _Optional[int] = ..., cpu_usage_us: _Optional[int] = ..., cpu_user_us: _Optional[int] = ..., cpu_system_us: _Optional[int] = ..., cpu_nr_periods: _Optional[int] = ..., cpu_nr_throttled: _Optional[int] = ..., cpu_throttled_us: _Optional[int] = ..., pids_current: _Optional[int] = ..., pids_limit: _Optional[int] = ..., io_read_bytes: _Optional[int] = ..., io_write_bytes: _Optional[int] = ..., memory_page_faults: _Optional[int] = ..., memory_major_page_faults: _Optional[int] = ...) -> None: ...
 
 class PauseContainerRequest(_message.Message):
     __slots__ = ("container_id",)

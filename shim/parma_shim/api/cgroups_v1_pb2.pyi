@@ -59,28 +59,36 @@ class Throttle(_message.Message):
     def __init__(self, periods: _Optional[int] = ..., throttled_periods: _Optional[int] = ..., throttled_time: _Optional[int] = ...) -> None: ...
 
 class MemoryStat(_message.Message):
-    __slots__ = ("cache", "rss", "inactive_file", "active_file", "total_cache", "total_rss", "total_inactive_file", "total_active_file", "usage", "swap")
+    __slots__ = ("cache", "rss", "pg_fault", "pg_maj_fault", "inactive_file", "active_file", "total_cache", "total_rss", "total_pg_fault", "total_pg_maj_fault", "total_inactive_file", "total_active_file", "usage", "swap")
     CACHE_FIELD_NUMBER: _ClassVar[int]
     RSS_FIELD_NUMBER: _ClassVar[int]
+    PG_FAULT_FIELD_NUMBER: _ClassVar[int]
+    PG_MAJ_FAULT_FIELD_NUMBER: _ClassVar[int]
     INACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
     TOTAL_CACHE_FIELD_NUMBER: _ClassVar[int]
     TOTAL_RSS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_PG_FAULT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_PG_MAJ_FAULT_FIELD_NUMBER: _ClassVar[int]
     TOTAL_INACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
     TOTAL_ACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     SWAP_FIELD_NUMBER: _ClassVar[int]
     cache: int
     rss: int
+    pg_fault: int
+    pg_maj_fault: int
     inactive_file: int
     active_file: int
     total_cache: int
     total_rss: int
+    total_pg_fault: int
+    total_pg_maj_fault: int
     total_inactive_file: int
     total_active_file: int
     usage: MemoryEntry
     swap: MemoryEntry
-    def __init__(self, cache: _Optional[int] = ..., rss: _Optional[int] = ..., inactive_file: _Optional[int] = ..., active_file: _Optional[int] = ..., total_cache: _Optional[int] = ..., total_rss: _Optional[int] = ..., total_inactive_file: _Optional[int] = ..., total_active_file: _Optional[int] = ..., usage: _Optional[_Union[MemoryEntry, _Mapping]] = ..., swap: _Optional[_Union[MemoryEntry, _Mapping]] = ...) -> None: ...
+    def __init__(self, cache: _Optional[int] = ..., rss: _Optional[int] = ..., pg_fault: _Optional[int] = ..., pg_maj_fault: _Optional[int] = ..., inactive_file: _Optional[int] = ..., active_file: _Optional[int] = ..., total_cache: _Optional[int] = ..., total_rss: _Optional[int] = ..., total_pg_fault: _Optional[int] = ..., total_pg_maj_fault: _Optional[int] = ..., total_inactive_file: _Optional[int] = ..., total_active_file: _Optional[int] = ..., usage: _Optional[_Union[MemoryEntry, _Mapping]] = ..., swap: _Optional[_Union[MemoryEntry, _Mapping]] = ...) -> None: ...
 
 class MemoryEntry(_message.Message):
     __slots__ = ("limit", "usage", "max", "failcnt")

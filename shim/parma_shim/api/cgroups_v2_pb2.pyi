@@ -45,13 +45,15 @@ class CPUStat(_message.Message):
     def __init__(self, usage_usec: _Optional[int] = ..., user_usec: _Optional[int] = ..., system_usec: _Optional[int] = ..., nr_periods: _Optional[int] = ..., nr_throttled: _Optional[int] = ..., throttled_usec: _Optional[int] = ...) -> None: ...
 
 class MemoryStat(_message.Message):
-    __slots__ = ("anon", "file", "inactive_anon", "active_anon", "inactive_file", "active_file", "usage", "usage_limit", "swap_usage", "swap_limit")
+    __slots__ = ("anon", "file", "inactive_anon", "active_anon", "inactive_file", "active_file", "pgfault", "pgmajfault", "usage", "usage_limit", "swap_usage", "swap_limit")
     ANON_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     INACTIVE_ANON_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_ANON_FIELD_NUMBER: _ClassVar[int]
     INACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FILE_FIELD_NUMBER: _ClassVar[int]
+    PGFAULT_FIELD_NUMBER: _ClassVar[int]
+    PGMAJFAULT_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     USAGE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     SWAP_USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -62,11 +64,13 @@ class MemoryStat(_message.Message):
     active_anon: int
     inactive_file: int
     active_file: int
+    pgfault: int
+    pgmajfault: int
     usage: int
     usage_limit: int
     swap_usage: int
     swap_limit: int
-    def __init__(self, anon: _Optional[int] = ..., file: _Optional[int] = ..., inactive_anon: _Optional[int] = ..., active_anon: _Optional[int] = ..., inactive_file: _Optional[int] = ..., active_file: _Optional[int] = ..., usage: _Optional[int] = ..., usage_limit: _Optional[int] = ..., swap_usage: _Optional[int] = ..., swap_limit: _Optional[int] = ...) -> None: ...
+    def __init__(self, anon: _Optional[int] = ..., file: _Optional[int] = ..., inactive_anon: _Optional[int] = ..., active_anon: _Optional[int] = ..., inactive_file: _Optional[int] = ..., active_file: _Optional[int] = ..., pgfault: _Optional[int] = ..., pgmajfault: _Optional[int] = ..., usage: _Optional[int] = ..., usage_limit: _Optional[int] = ..., swap_usage: _Optional[int] = ..., swap_limit: _Optional[int] = ...) -> None: ...
 
 class MemoryEvents(_message.Message):
     __slots__ = ("low", "high", "max", "oom", "oom_kill")

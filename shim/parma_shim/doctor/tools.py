@@ -181,7 +181,7 @@ def _examine_policies(host: Surroundings) -> Outcome:
 CGROUP_V1: Final = Problem(
     "warn",
     "cgroups of the first version, or of both",
-    "The guest has its own cgroups. On the host the VM is then only accounted for where containerd puts the shim.",
+    "The guest has its own cgroups, and the host accounts for the VM all the same; newer Kubernetes wants version 2.",
     "boot with systemd.unified_cgroup_hierarchy=1",
 )
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper: verify a VM's evidence, write the attested-policy status, label the containers.
 
-Request: see ``parma_shim.attestation.Attester``; ``released`` gives a label to each container that has left the VM, and
-without ``directory`` nothing else is done. Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory
-``status.json`` becomes the status document (``parma_snp.status``) and ``group.json`` what is no evidence: containers,
-boot times, sources.
+Request: see ``parma_shim.attestation.Attester``; ``released`` gives a label to each container that has left the VM.
+Answer: ``{"summary": {...}, "log": [lines]}``. In the VM's directory ``status.json`` becomes the status document
+(``parma_snp.status``) and ``group.json`` what is no evidence: containers, boot times, sources.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from parma_shim.evidence import SOURCES, collect
+from parma_shim.helpers.labels import ATTESTATION, PREFIX, VERIFIED_AT, Labels
 from parma_shim.helpers.main import Document, run
 from parma_shim.vm import files
 from parma_snp import status as statuses
@@ -28,7 +28,6 @@ from parma_snp.evidence import Evidence, verify_evidence
 from parma_snp.permissive import is_permissive
 from parma_wire.errors import Malformed
 
-LABEL: Final = "io.parma."
 _LABEL_TIMEOUT: Final = 5.0
 _GROUP_KEYS: Final = (
     "namespace",
@@ -47,19 +46,12 @@ _GROUP_KEYS: Final = (
 
 def attest(request: Document) -> Document:
     """Do all of it. A verification that fails is a verdict, not an error."""
-    left: dict[str, str] = request.get("released", {})
-    released = []
-    for word in sorted(set(left.values())):
-        names = [name for name, its_word in left.items() if its_word == word]
-        released += label(request, names, {LABEL + "attestation": word})
-    if "directory" not in request:
-        return {"log": released}
     directory = Path(request["directory"])
     status = verify(request, (directory / files.POLICY).read_bytes(), datetime.now(UTC))
     group = {key: request[key] for key in _GROUP_KEYS}
     write(directory / files.GROUP, json.dumps(group, indent=1) + "\n")
     write(directory / files.STATUS, status.dumps())
-    return {"summary": summary(status), "log": released + label(request, request["containers"], labels(status))}
+    return {"summary": summary(status), "log": label(request, status)}
 
 
 def verify(request: Mapping[str, Any], policy: bytes, now: datetime) -> statuses.Status:
@@ -116,45 +108,26 @@ def summary(status: statuses.Status) -> dict[str, object]:
 def labels(status: statuses.Status) -> dict[str, str]:
     """The labels that each container of the group gets."""
     return {
-        LABEL + "attestation": status.verdict,
-        LABEL + "emulated": "true" if status.emulated else "false",
-        LABEL + "permissive": "true" if status.permissive else "false",
-        LABEL + "policy-sha256": status.policy_sha256,
-        LABEL + "measurement": status.measurement,
-        LABEL + "verified-by": status.verified_by,
-        LABEL + "verified-at": status.verified_at,
+        ATTESTATION: status.verdict,
+        PREFIX + "emulated": "true" if status.emulated else "false",
+        PREFIX + "permissive": "true" if status.permissive else "false",
+        PREFIX + "policy-sha256": status.policy_sha256,
+        PREFIX + "measurement": status.measurement,
+        PREFIX + "verified-by": status.verified_by,
+        VERIFIED_AT: status.verified_at,
     }
 
 
-def label(request: Mapping[str, Any], containers: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
-    """Set labels through containerd's API; returns what went wrong, a line each.
-
-    Only the labels named in the mask are touched, so nobody else's change is lost.
-    """
-    if not request["address"] or not containers:
+def label(request: Mapping[str, Any], status: statuses.Status) -> list[str]:
+    """Set the labels of those that are in the VM and of those that have left it; what went wrong, a line each."""
+    wanted = {name: labels(status) for name in request["containers"]}
+    wanted |= {name: {ATTESTATION: word} for name, word in request["released"].items()}
+    if not request["address"] or not wanted:
         return []
-    import grpc
-    from google.protobuf.field_mask_pb2 import FieldMask
-
-    from parma_shim.api import containers_pb2 as pb
-
-    mask = FieldMask(paths=[f"labels.{key}" for key in wanted])
     failures = []
-    with grpc.insecure_channel("unix://" + request["address"].removeprefix("unix://")) as channel:
-        update = channel.unary_unary(
-            "/containerd.services.containers.v1.Containers/Update",
-            request_serializer=pb.UpdateContainerRequest.SerializeToString,
-            response_deserializer=pb.UpdateContainerResponse.FromString,
-        )
-        for container_id in containers:
-            message = pb.UpdateContainerRequest(
-                container=pb.Container(id=container_id, labels=wanted), update_mask=mask
-            )
-            try:
-                update(message, timeout=_LABEL_TIMEOUT, metadata=(("containerd-namespace", request["namespace"]),))
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.NOT_FOUND:  # deleted meanwhile
-                    failures.append(f"cannot label container {container_id}: {error.details()}")
+    with Labels(request["address"], request["namespace"]) as containerd:
+        for container_id, its_labels in wanted.items():
+            failures += containerd.set(container_id, its_labels, timeout=_LABEL_TIMEOUT)
     return failures
 
 

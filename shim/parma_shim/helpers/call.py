@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from parma_shim.helpers.environment import helper_environment
 from parma_shim.vm.spawn import Running
 from parma_wire.errors import DeadlineExceeded, Malformed, Unavailable, from_code
 
@@ -69,9 +68,3 @@ class Helper:
 def call(python: Path, name: str, document: Mapping[str, object], *, timeout: float) -> Document:
     """Run a helper to its end, in at most ``timeout`` seconds."""
     return Helper(python, name).exchange(document, deadline=time.monotonic() + timeout)
-
-
-def helper_environment() -> dict[str, str]:
-    """The daemon's own module path, so that a helper finds what the daemon would."""
-    path = [entry for entry in sys.path if entry.startswith("/")]
-    return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper: run hooks of a container in a network namespace, one after the other.
 
-Request: ``{"network_namespace", "directory", "state", "hooks": [{"path", "args", "env", "timeout"}, ...], "seconds"}``;
-an empty namespace is the shim's own. Answer: ``{}``, or the error of the first hook that failed. A hook that is cut off
-is killed; so are all with this process.
+Request: ``{"network_namespace", "directory", "state", "hooks": [{"path", "args", "env", "timeout"}, ...], "seconds",
+"cgroups"}``; an empty namespace is the shim's own. ``cgroups`` is the file that names the VM's: hooks run outside, as
+what they leave running may outlive the container. Answer: ``{}``, or the error of the first hook that failed. A hook
+that is cut off is killed; so are all with this process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from parma_shim.helpers.main import Document, run
+from parma_shim.vm.cleanup import leave_cgroups
 from parma_wire.errors import FailedPrecondition, Unavailable
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -27,6 +29,7 @@ _MAX_WORDS: Final = 500
 
 def run_hooks(request: Document) -> Document:
     """Raises FailedPrecondition for a hook that fails, Unavailable where none can run."""
+    leave_cgroups(request["cgroups"])
     if request["network_namespace"]:
         enter_network(request["network_namespace"])
     end = time.monotonic() + float(request["seconds"])

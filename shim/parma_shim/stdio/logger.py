@@ -2,7 +2,8 @@
 """Logger programs (``binary://``): one process that gets a container's output on inherited descriptors.
 
 Descriptor 3 is stdout, 4 is stderr, 5 is the ready pipe: the program writes a byte to it, or closes it, when it
-listens. Its environment is CONTAINER_ID and CONTAINER_NAMESPACE and nothing else.
+listens. Its environment is CONTAINER_ID and CONTAINER_NAMESPACE, the shim's mark (`parma_shim.vm.cleanup`) and nothing
+else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 from typing import Final
 
 from parma_shim.stdio.targets import Target
+from parma_shim.vm.cleanup import SHIM_MARKER
 from parma_wire.errors import DeadlineExceeded, Unavailable
 
 READY_TIMEOUT: Final = 10.0
@@ -110,7 +112,7 @@ def _spawn(target: Target, sources: list[int], container_id: str, namespace: str
         return os.posix_spawn(
             target.path,
             [target.path, *target.arguments],
-            {"CONTAINER_ID": container_id, "CONTAINER_NAMESPACE": namespace},
+            {"CONTAINER_ID": container_id, "CONTAINER_NAMESPACE": namespace, SHIM_MARKER: str(os.getpid())},
             file_actions=actions,
             setpgroup=0,
             setsigmask=(),

@@ -10,11 +10,13 @@ State file ``<directory>/processes``::
     parma-vm 1 running         complete
     <pid> <start time>         one line per process; start time is field 22 of /proc/<pid>/stat
 
-File ``<directory>/cgroups``: directories of cgroups that were made for the VM, one per line.
+File ``<directory>/cgroups``: directories of cgroups that were made for the VM, one per line. Where the shim went
+there as well, the directory that it came from follows after a NUL.
 File ``<directory>/network``: see ``netns``.
 
 It says ``starting`` before the first process is started. Every process of a VM has its directory in the environment
-variable ``PARMA_VM``, by which a process that is not listed is found.
+variable ``PARMA_VM``, by which a process that is not listed is found. What else a shim starts has the shim's process id
+in ``PARMA_SHIM``: it may outlive the container, but not keep the container's cgroup.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ STATE_FILE = "processes"
 CGROUP_FILE = "cgroups"
 NETWORK_FILE = "network"
 MARKER = "PARMA_VM"
+SHIM_MARKER = "PARMA_SHIM"
 HEADER_STARTING = "parma-vm 1 starting"
 HEADER_RUNNING = "parma-vm 1 running"
 
@@ -43,8 +46,10 @@ _WAIT_MS = 2000
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def destroy_leftovers(directory: object) -> None:
+def destroy_leftovers(directory: object, shim: int = 0) -> None:
     """Kill the VM's processes and remove its directory (a path). Idempotent; nothing there is fine.
+
+    ``shim`` is the process id that the VM's shim has or had.
 
     Raises OSError when something cannot be removed; everything else is removed before that.
     """
@@ -52,7 +57,7 @@ def destroy_leftovers(directory: object) -> None:
     text = _read(path + "/" + STATE_FILE, _MAX_STATE)
     if text is not None:
         kill_processes(path, text.decode("ascii", "replace"))
-    remove_cgroups(path + "/" + CGROUP_FILE)
+    remove_cgroups(path + "/" + CGROUP_FILE, shim)
     if posix.access(path + "/" + NETWORK_FILE, posix.F_OK):
         from . import netns
 
@@ -74,12 +79,52 @@ def kill_processes(directory: str, state: str) -> None:
     _wait([fd for fd in pidfds if fd >= 0])
 
 
-def remove_cgroups(record: str) -> None:
-    """Remove the cgroup directories that a file lists, one per line, the deepest first; those in use stay."""
+def remove_cgroups(record: str, shim: int = 0) -> None:
+    """Remove the cgroup directories that a file lists, one per line, the deepest first; those in use stay.
+
+    The shim with this process id and what it has started, as far as that still runs, leave them before.
+    """
     end = time.monotonic() + _CGROUP_SECONDS
-    for path in (_read(record, _MAX_CGROUPS) or b"").decode(errors="surrogateescape").splitlines():
+    for path, home in _recorded(record):
+        _evict(path, home, shim)
         while not _is_removed(path) and time.monotonic() < end:
             time.sleep(_CGROUP_PAUSE)
+            _evict(path, home, shim)  # also what was just being started
+
+
+def leave_cgroups(record: str) -> None:
+    """Take this process to where the shim came from: what it starts may outlive the container."""
+    for _, home in _recorded(record):
+        if home:
+            _move(posix.getpid(), home)
+
+
+def _recorded(record: str) -> list[tuple[str, str]]:
+    lines = (_read(record, _MAX_CGROUPS) or b"").decode(errors="surrogateescape").split("\n")
+    return [(path, home) for path, _, home in (line.partition("\0") for line in lines) if path]
+
+
+def _evict(path: str, home: str, shim: int) -> None:
+    if not home:
+        return
+    marker = (SHIM_MARKER + "=" + str(shim)).encode()
+    for word in (_read(path + "/cgroup.procs", _MAX_CGROUPS) or b"").split():
+        pid = int(word)
+        if pid == shim or marker in (_read("/proc/" + str(pid) + "/environ", _MAX_ENVIRONMENT) or b"").split(b"\0"):
+            _move(pid, home)
+
+
+def _move(pid: int, home: str) -> None:
+    """Into this cgroup, or the nearest one above it that is still there and may hold processes."""
+    while home:
+        try:
+            _write(home + "/cgroup.procs", str(pid).encode())
+        except ProcessLookupError:
+            return
+        except OSError:
+            home = home.rpartition("/")[0]
+        else:
+            return
 
 
 def _is_removed(path: str) -> bool:
@@ -185,6 +230,14 @@ def _wait(pidfds: list[int]) -> None:
         poll.register(pidfd, select.POLLIN)
         poll.poll(max(0, int((end - time.monotonic()) * 1000)))
         posix.close(pidfd)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        posix.write(fd, data)
+    finally:
+        posix.close(fd)
 
 
 def _read(path: str, maximum: int) -> bytes | None:

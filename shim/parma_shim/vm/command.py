@@ -49,6 +49,7 @@ class VmSpec(NamedTuple):
     image: GuestImage
     tee: str  # "snp", "emulated" or "none"
     cgroups_path: str = ""  # on the host, as the OCI specification has it; empty: where the shim is
+    shim_goes_there: bool = False  # so that the host accounts for it with the VM
     oom_score_adj: int | None = None  # of QEMU; None: the shim's
     network_descriptor: int = -1  # of that namespace, where it has no path of its own
     network_namespace: str = ""  # on the host, for QEMU to be in; empty: one of its own, with nothing in it

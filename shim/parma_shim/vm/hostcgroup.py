@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroup that containerd chose for the container or pod: the VM's processes live there, for the host to account.
+"""The cgroup that containerd chose for the container or pod: the VM and its shim live there, for the host to account.
 
-The shim stays where containerd put it: its helper processes come and go, and while one is there a cgroup cannot go.
+The shim goes there once its VM runs, and back before the cgroup is removed; what it starts meanwhile goes with it, and
+back with it. Where containerd put the shim into a cgroup of its own, it stays in that.
 Only accounting: limits of containers are applied inside the guest, and those of a pod kubelet has put on the parent.
 OCI runtime specification, ``linux.cgroupsPath``; its systemd form ``slice:prefix:name`` as runc reads it.
 
-Which directories were made stands in the VM's directory before they are made, so that whoever cleans up finds them
+Which directories were made, and where the shim was, stands in the VM's directory before, for whoever cleans up
 (:func:`parma_shim.vm.cleanup.remove_cgroups`).
 """
 
@@ -34,9 +35,13 @@ def relative_path(cgroups_path: str) -> str:
         unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
         cgroups_path = f"{_slice_path(cgroup_slice or 'system.slice')}/{unit}"
     components = [component for component in cgroups_path.split("/") if component]
-    if not components or any(component in (".", "..") or "\0" in component for component in components):
+    if not components or any(_leads_elsewhere(component) for component in components):
         raise Malformed(f"cgroupsPath {cgroups_path!r} makes no sense", expected="a path, or slice:prefix:name")
     return "/".join(components)
+
+
+def _leads_elsewhere(component: str) -> bool:
+    return component in (".", "..") or "\0" in component or "\n" in component
 
 
 def _slice_path(name: str) -> str:
@@ -55,31 +60,65 @@ def hierarchies(root: Path = ROOT) -> list[Path]:
     return sorted(found)
 
 
+def home(hierarchy: Path, membership: str) -> Path:
+    """Where a process is in a hierarchy. ``membership`` is its ``/proc/<pid>/cgroup`` (cgroups(7)).
+
+    That is the hierarchy's root where the process's cgroup cannot be seen from here.
+    """
+    unified = (hierarchy / "cgroup.controllers").exists()
+    wanted = frozenset() if unified else frozenset(hierarchy.name.split(","))
+    for line in membership.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if (number == "0") if unified else (frozenset(controllers.split(",")) == wanted):
+            found = hierarchy / path.lstrip("/")
+            return found if (found / "cgroup.procs").exists() else hierarchy
+    return hierarchy
+
+
 class HostCgroup:
     """The cgroup of one VM, in every hierarchy."""
 
-    def __init__(self, cgroups_path: str, record: Path, root: Path = ROOT) -> None:
-        """``record`` is the file that names the directories made. Raises Malformed for a path that is none."""
+    def __init__(self, cgroups_path: str, record: Path, root: Path = ROOT, *, shim: int = 0) -> None:
+        """
+        Args:
+            record: the file that names the directories made.
+            shim: process id of the shim, if it is to live there as well.
+
+        Raises:
+            Malformed: a path that is none.
+        """
         path = relative_path(cgroups_path)
         self._record: Final = record
-        self._places: Final = [hierarchy / path for hierarchy in hierarchies(root)]
+        self._hierarchies: Final = hierarchies(root)
+        self._places: Final = [hierarchy / path for hierarchy in self._hierarchies]
         self._root: Final = root
+        self._shim: Final = shim
 
     def enter(self, pids: Iterable[int]) -> None:
-        """Makes what is missing and moves the processes there.
+        """Makes what is missing and moves the processes there, and the shim.
 
         Raises Unavailable; what was made is then still recorded.
         """
         try:
-            self._record.write_text("".join(f"{path}\n" for path in self._ours()))
+            homes = self._homes()
+            self._record.write_text("".join(f"{path}{homes.get(path, '')}\n" for path in self._ours()))
+            everybody = [*pids, self._shim] if self._shim else list(pids)
             for place in self._places:
-                self._enter(place, list(pids))
+                self._enter(place, everybody)
         except OSError as error:
             raise Unavailable(f"cannot use the cgroup {self._places[0]}: {error.strerror}") from error
 
     def remove(self) -> None:
         """After its processes have ended. What somebody else uses stays. Idempotent."""
-        cleanup.remove_cgroups(str(self._record))
+        cleanup.remove_cgroups(str(self._record), self._shim)
+
+    def _homes(self) -> dict[Path, str]:
+        """What the record says behind each place."""
+        if not self._shim:
+            return {}
+        membership = Path(f"/proc/{self._shim}/cgroup").read_text()
+        pairs = zip(self._places, self._hierarchies, strict=True)
+        return {place: f"\0{home(hierarchy, membership)}" for place, hierarchy in pairs}
 
     def _enter(self, place: Path, pids: Sequence[int]) -> None:
         for attempt in reversed(range(_ATTEMPTS)):

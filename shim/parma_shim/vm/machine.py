@@ -261,7 +261,9 @@ class VirtualMachine:
             with contextlib.suppress(OSError):  # lowering it needs a privilege
                 Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(self.spec.oom_score_adj))
         if self.spec.cgroups_path:
-            self._cgroup = HostCgroup(self.spec.cgroups_path, self.spec.directory / cleanup.CGROUP_FILE)
+            record = self.spec.directory / cleanup.CGROUP_FILE
+            shim = os.getpid() if self.spec.shim_goes_there else 0
+            self._cgroup = HostCgroup(self.spec.cgroups_path, record, shim=shim)
             self._cgroup.enter(pids)
 
     def _negotiate(self, deadline: float) -> None:

@@ -25,6 +25,8 @@ class Place(NamedTuple):
     namespace: str
     group_id: str
     directory: Path
+    shim_is_placed: bool = False
+    """containerd put the shim into a cgroup of its own: it stays there."""
 
 
 def launch_spec(config: Config, place: Place, spec: ContainerSpec, image: GuestImage, policy: bytes) -> VmSpec:
@@ -46,6 +48,7 @@ def launch_spec(config: Config, place: Place, spec: ContainerSpec, image: GuestI
         image=image,
         tee=config.tee,
         cgroups_path=linux.get("cgroupsPath") or "",
+        shim_goes_there=not place.shim_is_placed,
         oom_score_adj=process.get("oomScoreAdj"),
     )
 
