@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,6 +20,7 @@ from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, Malformed
 from tests.guest.rpcs import HONEST, METHODS
 
+ROOT = Path(__file__).resolve().parents[2]
 ID = "ab" * 32
 TARGET = "/run/mounts/scsi/m3"
 
@@ -60,7 +63,7 @@ class FakeEnforcer:
 
 
 class FakeGroup:
-    """Remembers every call. ``storage`` is itself: no two of their names are the same."""
+    """Remembers every call. ``storage`` and ``forwarder`` are itself: no two of their names are the same."""
 
     ANSWERS: dict[str, object] = {  # noqa: RUF012
         "create": 11,
@@ -76,6 +79,10 @@ class FakeGroup:
 
     @property
     def storage(self) -> FakeGroup:
+        return self
+
+    @property
+    def forwarder(self) -> FakeGroup:
         return self
 
     def __getattr__(self, name: str) -> Callable[..., object]:
@@ -206,6 +213,11 @@ def test_what_the_enforcer_knows_is_told(served: Served) -> None:
     )
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+
+
 def test_the_power_goes_off_after_the_answer_and_not_before(served: Served) -> None:
     assert served.ask("PowerOff", pb.PowerOffRequest()) == pb.PowerOffResponse()
     assert served.powered_off == 0
@@ -247,6 +259,19 @@ class Frames:
 
     def send(self, frame: pb.StreamFrame) -> None:
         self.sent.append(frame)
+
+
+class Forwarded:
+    """A stream of a forwarded port with one incoming frame."""
+
+    def __init__(self, frame: pb.ForwardFrame) -> None:
+        self._frame = frame
+
+    def recv(self) -> pb.ForwardFrame | None:
+        return self._frame
+
+    def send(self, frame: pb.ForwardFrame) -> None:
+        """It is not answered."""
 
 
 def test_a_stream_needs_its_row_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +321,22 @@ def test_only_the_requests_before_a_policy_and_the_end_of_the_vm_need_none() -> 
     kinds = {name: row.kind for name, row in points.TABLE.items()}
     assert {name for name, kind in kinds.items() if kind is Kind.BOOTSTRAP} == {"Hello", "PutPolicy", "SetPolicy"}
     assert {name for name, kind in kinds.items() if kind is Kind.STOP} == {"PowerOff"}
+
+
+def test_a_forwarded_port_needs_its_row_and_has_known_fields_only(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarding = StreamService(cast("Group", served.group))
+    unknown = Forwarded(pb.ForwardFrame.FromString(b"\xf2\x07\x01x"))
+    forwarding.Forward(unknown, served.context)
+    ((name, stream),) = served.group.calls
+    assert name == "serve"
+    with pytest.raises(Malformed, match="does not know"):
+        cast("Forwarded", stream).recv()
+    monkeypatch.setattr(points, "TABLE", {name: row for name, row in points.TABLE.items() if name != "Forward"})
+    with pytest.raises(Denied, match="Forward has no enforcement point"):
+        forwarding.Forward(unknown, served.context)
+    assert len(served.group.calls) == 1
 
 
 def test_the_frames_of_a_stream_pass_in_both_directions_and_so_does_its_end() -> None:

@@ -42,7 +42,7 @@ TIMED: Final = frozenset(
 """Tests that measure time: they say nothing of a fault beside which something else runs."""
 
 _VERIFIER: Final = (
-    *("anchors", "appraise", "binding", "certificates", "certtable", "checks", "der", "endorsement", "evidence"),
+    *("anchors", "appraise", "binding", "certificates", "certtable", "der", "endorsement", "evidence"),
     *("expected", "extensions", "permissive", "report", "strict_json", "verify"),
 )
 _DISPATCH: Final = ("points", "service", "requests", "decisions", "enforcer")

@@ -187,7 +187,7 @@ def _shows_in_no_behaviour(node: ast.AST) -> bool:
     match node:
         case ast.Expr(value=ast.Constant()):  # a docstring
             return True
-        case ast.ClassDef(bases=bases) if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in bases):
+        case ast.ClassDef(bases=bases) if any(ast.unparse(base).partition("[")[0] == "Protocol" for base in bases):
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
