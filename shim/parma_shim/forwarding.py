@@ -66,15 +66,24 @@ class Forwarder:
                 except OSError:  # no descriptors, for now
                     self._stopper.wait(self._listener.fileno(), 0, _NO_DESCRIPTORS_PAUSE)
                     continue
-                if self._free.acquire(blocking=False):
-                    threading.Thread(target=self._serve, args=(connection,), name="port", daemon=True).start()
-                else:
+                if not self._begin(connection):
                     reset_when_closed(connection)
                     connection.close()
         finally:
             os.close(self._link)  # first: then nobody is led to a listener that has gone
             self._listener.close()
             self._stopper.close()
+
+    def _begin(self, connection: socket.socket) -> bool:
+        """False when there are too many already."""
+        if not self._free.acquire(blocking=False):
+            return False
+        try:
+            threading.Thread(target=self._serve, args=(connection,), name="port", daemon=True).start()
+        except RuntimeError:  # no threads, for now
+            self._free.release()
+            return False
+        return True
 
     def _serve(self, connection: socket.socket) -> None:
         port = connection.getsockname()[1]

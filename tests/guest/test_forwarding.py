@@ -196,6 +196,16 @@ def test_a_host_that_goes_in_the_middle_resets_the_connection(served: Served) ->
     assert reset(served.application)
 
 
+def test_a_host_that_goes_without_having_acknowledged_all_does_not_keep_its_place(served: Served) -> None:
+    served.stream.give(eof=True)
+    served.application.sendall(b"all of it")
+    served.application.shutdown(socket.SHUT_WR)
+    while not served.stream.take().eof:
+        pass
+    served.stream.incoming.put(None)
+    assert isinstance(served.end(), Unavailable)
+
+
 def test_a_container_that_resets_the_connection_ends_it(served: Served) -> None:
     served.application.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
     served.application.close()

@@ -46,6 +46,7 @@ def test_any_image_and_command_runs_with_all_that_was_asked_for_and_no_reason() 
     signal = {"containerID": ID, "signal": 64, "isInitProcess": False, "argList": ["/bin/anything"]}
     assert talk.ask("signal_container_process", signal).allowed
     assert talk.ask("get_properties", {}).allowed
+    assert talk.ask("forward_port", {"port": 8080}).allowed
     assert talk.ask("shutdown_container", {"containerID": ID}).allowed
     assert talk.ask("unmount_overlay", {"unmountTarget": rootfs()}).allowed
 

@@ -68,8 +68,8 @@ class Relay:
     def run(self) -> None:
         """Until both directions are complete. Raises what has broken: ParmaError, or what the stream raises."""
         self._connection.setblocking(False)
-        self._taking.start()
         try:
+            self._taking.start()
             while not self._over():
                 self._step()
         except OSError as error:
@@ -162,7 +162,7 @@ class Relay:
     def _take(self, frame: ForwardFrame | None) -> bool:
         """False once nothing follows that would be of interest."""
         with self._lock:
-            if frame is None and not (self._all_arrived and self._all_sent):
+            if frame is None and not (self._all_arrived and self._all_sent and self._credit == STREAM_WINDOW):
                 raise Unavailable("the other end has gone")
             if frame is None or self._finished:
                 return frame is not None
