@@ -55,6 +55,9 @@ spec:
           busybox ping -c 1 -W 20 10.99.0.1 > /dev/null && echo the host;
           busybox ping -6 -c 1 -W 20 fd99::1 > /dev/null && echo the host again
 """
+FORWARDED = {"one": ("--forward-port", "8080"), "two": ()}
+"""Options of the generator: who is to be reached on loopback."""
+
 PORTS = {"one": "{containerPort: 8080, hostPort: 18080}", "two": "{containerPort: 8080}"}
 
 
@@ -65,7 +68,9 @@ class Scene:
         self.host, self.node, self.gate = host, node, gate
         self.before = Inventory.take(host)
         self.pods = [
-            Pod.of(host, cri, MANIFEST.replace("NAME", name).replace("PORT", port), "parma")
+            Pod.of(
+                *(host, cri, MANIFEST.replace("NAME", name).replace("PORT", port), "parma"), generate=FORWARDED[name]
+            )
             for name, port in PORTS.items()
         ]
         with ThreadPoolExecutor() as pool:
@@ -156,6 +161,16 @@ def test_pods_reach_each_other_and_the_host_over_ipv4_and_ipv6(scene: Scene) -> 
 def test_a_published_port_answers_from_outside_of_the_node(scene: Scene) -> None:
     assert answers(scene.node.outside, "http://192.0.2.1:18080/page", "one\n")
     assert inside(scene.node.outside, ["curl", "-sf", "http://192.0.2.1:18081/page"]).returncode != 0
+
+
+def test_a_pods_loopback_on_the_node_leads_to_its_containers_where_the_policy_lists_the_port(scene: Scene) -> None:
+    """There containerd connects for ``kubectl port-forward``."""
+    one, two = scene.pods
+    for address in ("127.0.0.1", "[::1]"):
+        assert answers(scene.namespace(one), f"http://{address}:8080/page", "one\n")
+        for pod, port in ((one, 8081), (two, 8080)):
+            done = inside(scene.namespace(pod), ["curl", "-sS", f"http://{address}:{port}/page"])
+            assert "reset" in done.stderr, done  # it was caught, and then refused
 
 
 def test_pods_that_are_removed_leave_nothing(scene: Scene) -> None:
