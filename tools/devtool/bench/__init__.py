@@ -12,10 +12,10 @@ import subprocess
 from functools import partial
 
 from devtool import images, paths, policy_bench, verification_bench
-from devtool.bench import disks, load
+from devtool.bench import disks, load, pods
 from devtool.bench.host import BINARY, REFERENCE, RUNC, Bench, make_policies
 from devtool.bench.memory import measure_growth, measure_memory
-from devtool.bench.rows import Row, interleaved, report
+from devtool.bench.rows import Row, head, interleaved, report
 from devtool.containerd import RUNTIME, PrivateContainerd
 
 
@@ -47,9 +47,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--policy", action="store_true", help="only policies: loading, deciding, memory")
     parser.add_argument("--verification", action="store_true", help="only how long verifying a report takes")
     parser.add_argument("--load", action="store_true", help="only containers per minute, execs, stdio and disks")
+    parser.add_argument("--pods", action="store_true", help="only pods: per minute, memory, the network between two")
     options = parser.parse_args(arguments)
     if options.policy:
         policy_bench.main()
+        return 0
+    if options.pods:
+        head()
+        pods.measure()
         return 0
     if not options.load:
         verification_bench.main()
@@ -62,10 +67,12 @@ def main(arguments: list[str]) -> int:
         if imported.returncode != 0:
             raise RuntimeError(imported.stderr)
         bench = Bench(daemon, make_policies(daemon, archive))
-        print(f"{'':44} {'parma':>10} {'runc':>10} {'':5} ratio (below 1: Parma needs less)")
+        head()
         if not options.load:
             measure_all(bench, options)
         load.measure(bench)
+    if not options.load:
+        pods.measure()
     disks.measure()
     return 0
 

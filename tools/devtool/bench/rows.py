@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -25,9 +25,15 @@ class Row:
         return self.parma / self.runc
 
 
+def head() -> None:
+    """What the columns of `report` are."""
+    print(f"{'':44} {'parma':>10} {'runc':>10} {'':5} ratio (below 1: Parma needs less)", flush=True)
+
+
 def report(row: Row) -> Row:
     better = " (more is better)" if row.more_is_better else ""
-    print(f"{row.name:44} {row.parma:10.2f} {row.runc:10.2f} {row.unit:5} x{row.ratio:.2f}{better}", flush=True)
+    ratio = f"x{row.ratio:.2f}" if row.ratio >= 0.1 else f"x{row.ratio:.4f}"
+    print(f"{row.name:44} {row.parma:10.2f} {row.runc:10.2f} {row.unit:5} {ratio}{better}", flush=True)
     return row
 
 
@@ -37,7 +43,7 @@ def milliseconds(action: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def interleaved(rounds: int, actions: dict[str, Callable[[], float]]) -> dict[str, float]:
+def interleaved(rounds: int, actions: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """The median of each action over the rounds; the actions take turns, so that noise hits all alike."""
     samples: dict[str, list[float]] = {key: [] for key in actions}
     for _ in range(rounds):
