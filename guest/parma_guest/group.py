@@ -38,7 +38,7 @@ from parma_guest.undo import Undo, must
 from parma_guest.users import with_home
 from parma_guest.values import ContainerId, ExecId, Resources
 from parma_guest.verity import Layers
-from parma_wire.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound
+from parma_wire.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from parma_guest.attest.endorsements import Endorsements
@@ -144,7 +144,11 @@ class Group:
             found = self._members.get(container)
             if found.started or found.init.exited:
                 raise FailedPrecondition("the container was started before")
-            self._runtime.start(container)
+            try:
+                self._runtime.start(container)
+            except Unavailable:  # it may run or not: it shall not
+                must(self._host.cgroup(container).kill)
+                raise
             found.started = True
 
     def execute(self, request: ExecProcess, remaining: Callable[[], float | None] = lambda: None) -> int:

@@ -22,7 +22,7 @@ from parma_guest.reaper import Child, Reaper
 from parma_guest.stdio import Stdio
 from parma_guest.undo import Undo
 from parma_guest.values import ContainerId
-from parma_wire.errors import DeadlineExceeded, ParmaError, Unavailable
+from parma_wire.errors import DeadlineExceeded, NotFound, ParmaError, Unavailable
 
 CALL_TIMEOUT: Final = 60.0
 """Seconds for one call of crun. Long, because a TCG guest on a busy host is slow; finite, because it holds the lock."""
@@ -32,6 +32,9 @@ LOOK_EVERY: Final = 0.25
 
 _END_TIMEOUT: Final = 60.0
 """Seconds for what was killed to be gone."""
+
+_KILLED: Final = 128
+"""What the number of the signal is added to in a status: `parma_guest.reaper`."""
 
 _MAX_MESSAGE: Final = 512
 _MAX_LOG: Final = 64 * 1024
@@ -138,6 +141,8 @@ class Crun:
             return Launched(child, pidfd, stdio)
         except BaseException:
             stdio.close()
+            if pidfd is None:
+                pidfd = self._left_behind(container, pid_file)
             if pidfd is not None:
                 _kill(pidfd)
             raise
@@ -166,6 +171,9 @@ class Crun:
         try:
             child = self._reaper.spawn(command, stdio or (null, null, null))
             status = self._finish(child, entered) if entered else _finish(child, self._timeout)
+            if _KILLED < status <= _KILLED + signal.NSIG:
+                # Not a no: what crun had done by then is not known.
+                raise Unavailable(f"crun {arguments[0]} was killed ({status - _KILLED})")
             if status != 0:
                 raise RuntimeFailed(f"crun {arguments[0]} failed: {_message(log) or f'status {status}'}")
         finally:
@@ -188,8 +196,21 @@ class Crun:
         entering.kill(cgroup, program, stopped=False)  # it would go on although nobody waits for it any more
         raise _hangs(self._timeout)
 
+    def _left_behind(self, container: ContainerId, pid_file: Path) -> int | None:
+        """The process that a crun who did not come to his end had started already, if it is one of the container's."""
+        try:
+            pid = int(pid_file.read_text())
+            pidfd = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return None
+        with suppress(NotFound):
+            if pid in self._cgroup(container).pids():
+                return pidfd
+        os.close(pidfd)
+        return None
+
     def _discard(self, container: ContainerId) -> None:
-        with suppress(RuntimeFailed):  # usually there is nothing to delete
+        with suppress(RuntimeFailed):  # usually there is nothing to delete; but a crun that is killed has not said so
             self._call(["delete", "--force", container])
 
     def _temporary(self, suffix: str) -> Path:

@@ -305,9 +305,13 @@ def _levels(value: object) -> str:
 
 
 def _path(value: object) -> Path:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError("an absolute path")
+    if not isinstance(value, str) or not value.startswith("/") or any(map(_is_control, value)):
+        raise ValueError("an absolute path without control characters")
     return Path(value)
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character < "\xa0"
 
 
 def _suggestion(key: str) -> str:

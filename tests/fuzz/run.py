@@ -9,6 +9,7 @@ replays it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import subprocess
@@ -35,15 +36,22 @@ class Outcome(NamedTuple):
     """Of one search."""
 
     name: str
-    broken: bool
+    status: int
+    """How its process ended: 0 is well."""
+
     seconds: float
     cpu_seconds: float
     executions: int
     said: str
     """The end of what the fuzzer printed: with the input, if it found one."""
 
+    @property
+    def broken(self) -> bool:
+        """Whether something was found."""
+        return self.status != 0
+
     def __str__(self) -> str:
-        verdict = "BROKEN" if self.broken else "nothing found"
+        verdict = f"BROKEN ({self.status})" if self.broken else "nothing found"
         times = f"{self.seconds / 60:.1f} min, {self.cpu_seconds / 60:.1f} min of CPU"
         return f"fuzz: {self.name}: {verdict} in {times}, {self.executions:,} inputs"
 
@@ -97,7 +105,7 @@ def search(name: str, command: Sequence[str], log: Path) -> Outcome:
     found = _EXECUTIONS.findall(said)
     return Outcome(
         name,
-        broken=child.returncode != 0,
+        status=child.returncode,
         seconds=time.monotonic() - start,
         cpu_seconds=used.ru_utime + used.ru_stime,
         executions=int(b"".join(found[-1])) if found else 0,
@@ -116,13 +124,23 @@ def fuzz(name: str, minutes: float, corpora: Path, artifacts: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
+
+    def run(data: bytes) -> None:
+        try:
+            target.run(data)
+        except (
+            BaseException
+        ):  # the name is libFuzzer's, who has no time to write it when the interpreter goes down hard
+            (crashes / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
+
     limits = [
         f"-max_total_time={max(1, int(minutes * 60))}",
         f"-timeout={_SECONDS_FOR_ONE}",
         f"-rss_limit_mb={_MEBIBYTES}",
         f"-max_len={_MAX_LENGTH}",
     ]
-    atheris.Setup([name, *limits, f"-artifact_prefix={crashes}/", "-print_final_stats=1", str(corpus)], target.run)
+    atheris.Setup([name, *limits, f"-artifact_prefix={crashes}/", "-print_final_stats=1", str(corpus)], run)
     atheris.Fuzz()
 
 

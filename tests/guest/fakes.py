@@ -16,6 +16,7 @@ from typing import Any
 from parma_guest.attest.endorsements import Endorsements
 from parma_guest.attest.service import Access, Session
 from parma_guest.cgroups import Cgroup
+from parma_guest.containers import Runtime
 from parma_guest.decisions import Engine, Verdict
 from parma_guest.devicemapper import Target
 from parma_guest.enforcer import Enforcer
@@ -25,7 +26,7 @@ from parma_guest.overlay import Overlays
 from parma_guest.owners import Owners
 from parma_guest.pod import Pod
 from parma_guest.reaper import Child, Reaper
-from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan
+from parma_guest.runtime import Launched, RuntimeFailed, StdioPlan, run
 from parma_guest.scratch import Scratches
 from parma_guest.tee import NoTee, TeeProvider
 from parma_guest.users import Identity
@@ -305,7 +306,10 @@ class Rig:
         load_policy: Callable[[bytes], Engine] | None = None,
         tee: TeeProvider | None = None,
         host: FakeHost | None = None,
+        crun: Runtime | None = None,
+        reaper: Reaper | None = None,
     ) -> None:
+        """``crun`` takes the place of ``runtime``; with ``reaper`` the enforcer's other helpers are real, too."""
         self.engine = FakeEngine()
         self.kernel = FakeKernel()
         self.mapper = FakeMapper()
@@ -316,10 +320,14 @@ class Rig:
         self.host = host or FakeHost(directory)
         self.enforcer = Enforcer(tee or NoTee(), load_policy or (lambda _policy: self.engine))
         self.scratches = Scratches(
-            self.devices, self.mapper, self.kernel, self.disk, lambda arguments, _: self.programs.append([*arguments])
+            self.devices,
+            self.mapper,
+            self.kernel,
+            self.disk,
+            run(reaper) if reaper else lambda arguments, _: self.programs.append([*arguments]),
         )
         self.layers = Layers(self.devices, self.mapper, self.kernel)
-        self.overlays = Overlays(self.kernel, Owners(self.kernel, Reaper(lambda: None).spawn))
+        self.overlays = Overlays(self.kernel, Owners(self.kernel, (reaper or Reaper(lambda: None)).spawn))
         self.attestation = FakeAttestation()
         self.pod = Pod(self.kernel, self.host, self.scratches)
         self.network = FakeNetwork()
@@ -329,7 +337,7 @@ class Rig:
             self.scratches,
             self.overlays,
             self.pod,
-            self.runtime,
+            crun or self.runtime,
             self.host,
             self.attestation,
             self.network,

@@ -52,6 +52,7 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path: Path) -> None:
         'policy_dirs = "/a"',
         'policy_dirs = ["a"]',
         'state_dir = ""',
+        'qemu = "/a\\rb"',
         "[tee]",
     ],
 )
