@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import pytest
@@ -33,10 +34,13 @@ from tests.mutation.trial import (
     attempt,
     be_silent,
     forget_results,
+    in_own_folder,
     live_functions,
+    make_shared_fixtures,
     put_before_import,
     put_in_place,
     run_tests,
+    use_own_folder,
 )
 
 OPTIONS: Final = ["-s", "-qq", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-m", "not e2e"]
@@ -140,7 +144,7 @@ class Engine:
     def _in_lanes(self, lane: _Lane, work: Work, numbers: list[int]) -> Iterator[tuple[int, Result]]:
         reader, writer = os.pipe()
         shares = [numbers[index :: self._lanes] for index in range(self._lanes)]
-        children = [_fork(lambda share=share: work(share, writer)) for share in shares if share]  # type: ignore[misc]
+        children = [_fork(partial(in_own_folder, partial(work, share, writer))) for share in shares if share]
         os.close(writer)
         with os.fdopen(reader) as pipe:
             survivors = 0
@@ -171,6 +175,7 @@ class _Lane:
     def in_place(self, numbers: list[int], pipe: int) -> None:
         """Faults in functions."""
         self._session.perform_collect(self.job.area.test_files())
+        make_shared_fixtures(self._session.items, self._selection.seconds)
         self._session.config.pluginmanager.register(FirstFailure())
         items = {item.nodeid: item for item in self._session.items}
         functions = live_functions(set(self.job.area.modules()))
@@ -182,6 +187,7 @@ class _Lane:
 
             def run(mutant: Mutant = mutant, tests: list[str] = tests) -> bool:
                 seconds = [self._selection.seconds[test] for test in tests]
+                use_own_folder(self._session.config)
                 placed = put_in_place(mutant, functions)
                 if placed:
                     run_tests([items[test] for test in tests], seconds, self._progress)

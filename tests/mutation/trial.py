@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -136,6 +136,31 @@ def run_tests(items: Sequence[pytest.Item], seconds: Sequence[float], progress: 
         used = time.process_time()
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + 8 * seconds[index] + 2), resource.RLIM_INFINITY))
         following = items[index + 1] if index + 1 < len(items) else None
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+
+
+def in_own_folder(work: Callable[[], None]) -> None:
+    """Temporary files of this process go away with it."""
+    with tempfile.TemporaryDirectory(prefix="parma-mutation-") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        work()
+
+
+def use_own_folder(config: pytest.Config) -> None:
+    """Tests have their folders where this process has its temporary files, not where the one before it had."""
+    config._tmp_path_factory._basetemp = Path(tempfile.gettempdir())  # type: ignore[attr-defined]
+
+
+def make_shared_fixtures(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> None:
+    """Makes what is made once for all tests, by running the quickest test of each, so that no fork has to."""
+    quickest: dict[str, pytest.Function] = {}
+    usable = [item for item in items if isinstance(item, pytest.Function) and item.nodeid in seconds]
+    for item in sorted(usable, key=lambda item: seconds[item.nodeid]):
+        for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+            if definitions[-1].scope == "session":
+                quickest.setdefault(name, item)
+    for item in dict.fromkeys(quickest.values()):
+        following = next((other for other in usable if other is not item), None)  # or all would be taken down again
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
 

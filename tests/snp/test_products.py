@@ -22,7 +22,7 @@ ANYTHING = Expected(UNCHECKED, UNCHECKED, UNCHECKED, vmpl=UNCHECKED, vlek_csp_id
 every_product = pytest.mark.parametrize("product", PRODUCTS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def amd() -> Amd:
     return Amd.make()
 
