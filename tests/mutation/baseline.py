@@ -21,8 +21,9 @@ Function = tuple[str, str]
 """File, and qualified name."""
 
 _MODULE: Final = "<module>"
-_ENOUGH: Final = 100
-"""Calls of one function in one test that are followed line by line; more takes long and shows nothing new."""
+_CALLS: Final = 100
+_LINES: Final = 2000
+"""Of one function in one test; following more takes long and shows hardly anything new."""
 
 
 @dataclass
@@ -44,11 +45,13 @@ class Tracer:
         self.seen: set[Line] = set()
         self.at_import: set[Function] = set()
         self._calls: Counter[CodeType] = Counter()
+        self._lines: Counter[CodeType] = Counter()
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """While this is held."""
         self._calls.clear()
+        self._lines.clear()
         threading.settrace(self._call)
         sys.settrace(self._call)
         try:
@@ -65,10 +68,14 @@ class Tracer:
             self.at_import.add((code.co_filename, code.co_qualname))
         self.seen.add((code.co_filename, frame.f_lineno))
         self._calls[code] += 1
-        return self._line if self._calls[code] <= _ENOUGH else None
+        return self._line if self._calls[code] <= _CALLS and self._lines[code] <= _LINES else None
 
     def _line(self, frame: FrameType, _event: str, _argument: object) -> Callable[..., Any]:
-        self.seen.add((frame.f_code.co_filename, frame.f_lineno))
+        code = frame.f_code
+        self.seen.add((code.co_filename, frame.f_lineno))
+        self._lines[code] += 1
+        if self._lines[code] > _LINES:
+            frame.f_trace_lines = False
         return self._line
 
     def _is_importing(self, frame: FrameType | None) -> bool:
