@@ -10,6 +10,7 @@ import pytest
 
 from parma_snp.certificates import CertificateChain, load_root
 from parma_snp.emulated import EmulatedAuthority, ensure_authority
+from tests.snp.amd import Amd
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOST_DATA = bytes(range(32))
@@ -42,3 +43,9 @@ class Emulated:
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
     return Emulated(tmp_path_factory.mktemp("emulated") / "processor")
+
+
+@pytest.fixture(scope="session")
+def amd() -> Amd:
+    """One for all tests, as it has a large key, too."""
+    return Amd.make()

@@ -22,11 +22,6 @@ ANYTHING = Expected(UNCHECKED, UNCHECKED, UNCHECKED, vmpl=UNCHECKED, vlek_csp_id
 every_product = pytest.mark.parametrize("product", PRODUCTS)
 
 
-@pytest.fixture(scope="session")
-def amd() -> Amd:
-    return Amd.make()
-
-
 def codes(amd: Amd, report: bytes, chain: CertificateChain, expected: Expected = ANYTHING, **more: Any) -> list[str]:
     """Why it is refused; nothing when it is accepted."""
     verdict = verify(report, chain, **{"now": NOW, "expected": expected, "roots": amd.roots, **more})
