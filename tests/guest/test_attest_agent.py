@@ -28,8 +28,10 @@ from parma_guest.attest.service import Access, Answerer, Attestation, listen_in
 from parma_guest.reaper import Child
 from parma_policy.attestation import NAMES
 from parma_wire.errors import Malformed, Unavailable
+from tests.descriptors import descriptors
 from tests.guest.fakes import CONTAINER
 from tests.guest.test_cuse import header
+from tests.shim.support import eventually
 
 REPORT = bytes(range(148)) * 8
 KEY = b"k" * 32
@@ -457,6 +459,29 @@ def test_a_device_is_served_from_the_start_to_the_end(sessions: Sessions) -> Non
     session.close()
     session.close()
     assert theirs.recv(10) == b""
+
+
+@pytest.mark.parametrize("when", ["first", "last"])
+def test_an_agent_that_is_killed_is_forgotten_and_the_next_container_has_its_own(sessions: Sessions, when: str) -> None:
+    before = descriptors()
+    session = sessions.prepare("/dev/sev-guest")
+    session.serve(os.getpid())
+    theirs = sessions.spawn.channels.pop()
+    if when == "last":
+        agent.receive_setup(theirs)
+        theirs.send(ReportQuestion(DATA, 1).pack())
+        assert theirs.recv(4096) == b"\0" + REPORT
+    theirs.close()
+    os.close(sessions.spawn.devices.pop())
+    session.close()
+    eventually(lambda: descriptors() <= before)
+    following = sessions.prepare("/dev/sev-guest")
+    following.serve(os.getpid())
+    (line,) = sessions.spawn.channels
+    agent.receive_setup(line)
+    line.send(ReportQuestion(DATA, 1).pack())
+    assert line.recv(4096) == b"\0" + REPORT
+    following.close()
 
 
 def test_what_was_handed_in_reaches_the_next_container(sessions: Sessions) -> None:

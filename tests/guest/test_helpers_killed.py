@@ -211,11 +211,12 @@ def test_layers_whose_user_namespace_died_are_not_mounted(helpers: Helpers, scri
 
 
 _HELPERS: Mapping[str, str] = {
-    "parma_guest.runtime": "crun, mkfs: here",
-    "parma_guest.owners": "a user namespace: here",
-    "parma_guest.attest.service": "tests/guest/test_attest_agent.py",
-    "parma_guest.rego": "tests/guest/test_rego.py",
+    "parma_guest.runtime": "test_helpers_killed.py::test_what_a_killed_crun_had_begun_is_taken_back",
+    "parma_guest.owners": "test_helpers_killed.py::test_layers_whose_user_namespace_died_are_not_mounted",
+    "parma_guest.attest.service": "test_attest_agent.py::test_an_agent_that_is_killed_is_forgotten",
+    "parma_guest.rego": "../policy/test_rego.py::test_an_engine_that_dies_is_a_no_and_is_started_again",
 }
+"""Modules that start programs, and where these are killed."""
 
 
 def test_every_module_that_starts_a_program_is_known() -> None:
@@ -227,3 +228,6 @@ def test_every_module_that_starts_a_program_is_known() -> None:
         if "reaper.spawn(" in path.read_text() or "._spawn(" in path.read_text() or "posix_spawn(" in path.read_text()
     } - {"parma_guest.reaper"}
     assert found == set(_HELPERS)
+    for place in _HELPERS.values():
+        file, _, name = place.partition("::")
+        assert f"def {name}" in (Path(__file__).parent / file).read_text()
