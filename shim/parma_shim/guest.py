@@ -33,9 +33,9 @@ _MAX_TEXT: Final = 2000
 _MAX_PHASES: Final = 32
 _EXEC_ID: Final = re.compile(r"[A-Za-z0-9._-]{0,76}", re.ASCII)
 
-_FORMATTING: Final = 4
+_LONG: Final = 4
 """How many times as long as another request may take one in which the guest makes a file system, all of it encrypted,
-on a host that gives it little time."""
+or loads the code that decides, on a host that gives it little time."""
 
 M = TypeVar("M", bound=Message)
 
@@ -117,7 +117,8 @@ class GuestClient:
         """Hand over the execution policy."""
         for offset, piece in _pieces(policy, POLICY_CHUNK):
             self._call("PutPolicy", pb.PutPolicyRequest(offset=offset, data=piece), pb.PutPolicyResponse, deadline)
-        answer = self._call("SetPolicy", pb.SetPolicyRequest(size=len(policy)), pb.SetPolicyResponse, deadline)
+        request = pb.SetPolicyRequest(size=len(policy))
+        answer = self._call("SetPolicy", request, pb.SetPolicyResponse, deadline, times=_LONG)
         if len(answer.policy_sha256) != 32:
             raise Malformed("the guest's digest of the policy has the wrong size", expected="32 bytes")
         return AcceptedPolicy(answer.policy_sha256, answer.wants_endorsements)
@@ -193,7 +194,7 @@ class GuestClient:
     def mount_scratch_disk(self, container_id: str, lun: int, *, deadline: float | None = None) -> None:
         """Make a container's writable space on a host disk, encrypted with a key of the guest's."""
         request = pb.MountScratchRequest(container_id=container_id, lun=lun)
-        self._call("MountScratch", request, pb.MountScratchResponse, deadline, times=_FORMATTING)
+        self._call("MountScratch", request, pb.MountScratchResponse, deadline, times=_LONG)
 
     def mount_scratch_memory(self, container_id: str, size: int, *, deadline: float | None = None) -> None:
         """Make a container's writable space in guest memory, of ``size`` bytes."""
@@ -225,7 +226,7 @@ class GuestClient:
     def mount_volume_disk(self, name: str, lun: int, *, deadline: float | None = None) -> None:
         """Make an emptyDir on a host disk, encrypted with a key of the guest's."""
         request = pb.MountVolumeRequest(name=name, lun=lun)
-        self._call("MountVolume", request, pb.MountVolumeResponse, deadline, times=_FORMATTING)
+        self._call("MountVolume", request, pb.MountVolumeResponse, deadline, times=_LONG)
 
     def mount_volume_memory(self, name: str, size: int, *, deadline: float | None = None) -> None:
         """Make an emptyDir in guest memory, of ``size`` bytes."""
