@@ -9,6 +9,9 @@ import pytest
 
 from tests.guest import vm_harness as vm
 from tests.hostile import stage as stages
+from tests.vm.conftest import client, guest
+
+__all__ = ["client", "guest"]
 
 
 @pytest.fixture(scope="session")

@@ -79,21 +79,6 @@ def _writes(arguments: tuple[object, ...]) -> bool:
 sys.addaudithook(_audit)
 
 
-@pytest.fixture
-def guest() -> Iterator[FakeGuest]:
-    fake = FakeGuest()
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def client(guest: FakeGuest) -> Iterator[GuestClient]:
-    connection = ttrpc.Client(guest.connect())
-    yield GuestClient(connection, timeout=10)
-    connection.close()
-    connection.join(10)
-
-
 def values(field: Any) -> st.SearchStrategy[Any]:
     """Anything that the field can hold."""
     if field.type == FieldDescriptor.TYPE_MESSAGE:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -31,21 +30,6 @@ from tests.vm.support import soon
 ID = "a" * 64
 
 M = TypeVar("M", bound=Message)
-
-
-@pytest.fixture
-def guest() -> Iterator[FakeGuest]:
-    fake = FakeGuest()
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def client(guest: FakeGuest) -> Iterator[GuestClient]:
-    connection = ttrpc.Client(guest.connect())
-    yield GuestClient(connection, timeout=10)
-    connection.close()
-    connection.join(10)
 
 
 def test_hello_gives_version_tee_and_phases(guest: FakeGuest, client: GuestClient) -> None:
