@@ -133,14 +133,17 @@ class Creator:
     def _network_namespace(self, session: Session, *, mapped: bool) -> str | None:
         """The path of the one that all share, or None for the container's own.
 
-        What listens for a container on 127.0.0.1 is for nobody else: its keys are not another container's. So such a
-        container has a namespace of its own, or has the group's network to itself. ``mapped``: the container has a
-        user namespace, which may only mount /sys for a network that belongs to it.
+        What listens for a container on 127.0.0.1 is for nobody else: its keys are not another container's. There is no
+        telling in a shared namespace: whoever is in it may connect, and read what others say on loopback where it has
+        CAP_NET_RAW. So such a container has a namespace of its own, or has the group's network to itself: nothing else
+        lives there but what keeps a pod's namespaces. ``mapped``: the container has a user namespace, which may only
+        mount /sys for a network that belongs to it.
         """
         if not self._network.configured:
             return None if session.listens or mapped else self._network.namespace()
-        others = self._members.containers.values()
-        if (others and session.listens) or any(other.session.listens for other in others):
+        others = [other for other in self._members.containers.values() if other.container != self._pod.sandbox]
+        living = any(not other.init.exited for other in others)
+        if (living and session.listens) or any(other.session.listens for other in others):
             raise Unsupported("endpoints of attestation and a network cannot be had by several containers of a VM")
         # Before anybody listens: see `parma_guest.forwarding`.
         self._members.has_endpoints |= session.listens

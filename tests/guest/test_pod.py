@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from parma_guest import pause, requests
+from parma_guest.attest.service import Session
+from parma_guest.network_requests import Interface
 from parma_guest.requests import MountOverlay, MountScratch, MountVolume
 from parma_guest.runtime import RuntimeFailed
 from parma_guest.values import ContainerId, ExecId, VolumeName
@@ -40,6 +42,11 @@ def add(rig: Rig, container: ContainerId = CONTAINER, **fields: Any) -> dict[str
     """Creates a container; its specification."""
     rig.group.storage.mount_scratch(MountScratch(container, None, 1 << 20))
     rig.group.storage.mount_overlay(MountOverlay(container, ()))
+    return again(rig, container, **fields)
+
+
+def again(rig: Rig, container: ContainerId, **fields: Any) -> dict[str, Any]:
+    """The same for one whose root file system is there."""
     message = pb.CreateContainerRequest(container_id=container, process=pb.Process(args=["/bin/app"]), **fields)
     rig.group.create(requests.create_container(message))
     return rig.runtime.containers[container]
@@ -118,6 +125,42 @@ def test_in_a_pod_that_has_stopped_nothing_begins(rig: Rig) -> None:
     assert rig.group.wait(POD, ExecId(""), never).code == 137
     with pytest.raises(FailedPrecondition, match="the pod has stopped"):
         add(rig)
+
+
+def will_listen(rig: Rig, *, listens: bool) -> None:
+    """What the next container's session is."""
+    rig.attestation.session = Session()
+    rig.attestation.session.listens = listens
+
+
+def with_network(rig: Rig) -> None:
+    rig.network.interfaces = (Interface(b"\2" * 6, "eth0", 1500, (), (), ()),)
+
+
+def test_endpoints_may_have_the_network_where_only_the_pods_process_and_ended_containers_are(rig: Rig) -> None:
+    begin(rig)
+    with_network(rig)
+    add(rig, OTHER)
+    will_listen(rig, listens=True)
+    with pytest.raises(Unsupported, match="several containers"):
+        add(rig)
+    rig.runtime.children[1].finish(0)  # an init container
+    assert namespaces(again(rig, CONTAINER))["network"] == "/run/parma/network"
+
+
+def test_nobody_comes_to_where_endpoints_listen_before_they_are_gone(rig: Rig) -> None:
+    begin(rig)
+    with_network(rig)
+    will_listen(rig, listens=True)
+    add(rig)
+    will_listen(rig, listens=False)
+    with pytest.raises(Unsupported, match="several containers"):
+        add(rig, OTHER)
+    rig.runtime.children[1].finish(0)
+    with pytest.raises(Unsupported, match="several containers"):  # who has ended still has an agent
+        again(rig, OTHER)
+    rig.group.delete(CONTAINER)
+    again(rig, OTHER)
 
 
 def test_an_empty_dir_is_a_file_system_of_its_own_that_the_policy_is_asked_about(rig: Rig) -> None:
