@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-import ttrpc
 from parma_guest import points
 from parma_guest.service import GuestService
 from parma_guest.values import ContainerId, ExecId
@@ -29,28 +26,11 @@ from tests.descriptors import descriptors
 from tests.guest.fakes import FakeHost, Rig
 from tests.guest.rpcs import HONEST, METHODS, SERVICE
 from tests.guest.test_documents import ledgers
+from tests.ttrpc.cuts import Cut, MortalClients
 from tests.ttrpc.support import wait_until
-from ttrpc import envelope, frames
 
 ID = ContainerId("a" * 64)
-PATIENCE = 30.0
 EXIT_STATUS = 3
-
-
-class Cut(Enum):
-    """Where the host dies."""
-
-    IN_THE_HEADER = "in the middle of the frame's header"
-    IN_THE_REQUEST = "before the last byte of the request"
-    BEFORE = "when the request has arrived and nothing was done"
-    ASKED = "when the policy has said yes and nothing was done"
-    DONE = "when it is done and not answered"
-    ANSWERED = "when it has the answer"
-
-    @property
-    def torn(self) -> bool:
-        """Whether the guest never has the whole request."""
-        return self in (Cut.IN_THE_HEADER, Cut.IN_THE_REQUEST)
 
 
 class DiskHost(FakeHost):
@@ -76,66 +56,15 @@ class World:
         self.directory = directory
         self.rig = Rig(directory, host=DiskHost(directory), **helpers)
         self.powered_off = threading.Event()
-        self.cut: Cut | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self._host: socket.socket | None = None
-        self._context: ttrpc.Context | None = None
-        self._handled = threading.Event()
-        self._log: list[str] = []
-        self._threads: list[threading.Thread] = []
         self.service = GuestService(self.rig.enforcer, self.rig.group, [("ready", 7)], self.powered_off.set)
-        self.server = ttrpc.Server(interceptor=self._intercept, log=self._log.append)
-        self.server.register(SERVICE, self.service)
+        self.hosts = MortalClients(SERVICE, self.service)
         self._decide = self.rig.engine.decide
         self.rig.engine.decide = self._ask  # type: ignore[method-assign]
 
-    def dial(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE)
-        thread = threading.Thread(target=self.server.serve_connection, args=(theirs,), daemon=True)
-        thread.start()
-        self._threads.append(thread)
-        return ours
-
     def call(self, method: str, message: Any = None) -> object:
         """By a host that lives and goes: the answer, or the code of the refusal."""
-        with ttrpc.Client(self.dial()) as client:
-            try:
-                request = HONEST[method](ID) if message is None else message
-                answer: object = client.call(
-                    SERVICE.full_name, method, request, getattr(pb, f"{method}Response"), timeout=PATIENCE
-                )
-            except ttrpc.TtrpcError as error:
-                answer = error.code
-        client.join(PATIENCE)
-        self.settle()
-        return answer
-
-    def die(self, method: str, message: Any, cut: Cut) -> None:
-        """A host asks, and is gone at this point."""
-        body = envelope.encode_request(envelope.Request(SERVICE.full_name, method, message.SerializeToString()))
-        frame = frames.encode(1, frames.REQUEST, 0, body)
-        self.cut, self._host = cut, self.dial()
-        self._handled.clear()
-        with self._host:
-            if cut.torn:
-                self._host.sendall(frame[:5] if cut is Cut.IN_THE_HEADER else frame[:-1])
-            else:
-                self._host.sendall(frame)
-                if cut is Cut.ANSWERED:
-                    assert _one_frame(self._host).type == frames.RESPONSE
-                assert self._handled.wait(PATIENCE)
-        self.cut = None
-        self.settle()
-
-    def settle(self) -> None:
-        """Waits until nothing is left of the hosts that went."""
-        for thread in self._threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-        self._threads.clear()
-        wait_until(lambda: not self.server.held)
-        assert not self.server.connections
+        return self.hosts.call(method, HONEST[method](ID) if message is None else message)
 
     def snapshot(self) -> Mapping[str, object]:
         """All that a request could change."""
@@ -169,48 +98,18 @@ class World:
         }
 
     def close(self) -> None:
-        self.server.close()
-        self.settle()
+        self.hosts.close()
         for found in self.rig.group._members.containers.values():
             for process in (found.init, *found.execs.values()):
                 process.close()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        assert not self._log, self._log
-
-    def _intercept(self, _method: str, _request: Any, context: ttrpc.Context, handle: Callable[[], Any]) -> Any:
-        self._context = context
-        try:
-            self._reach(Cut.BEFORE)
-            answer = handle()
-            self._reach(Cut.DONE)
-            return answer
-        finally:
-            self._handled.set()
 
     def _ask(self, state: Any, point: str, request: Mapping[str, object]) -> Any:
         answer = self._decide(state, point, request)
-        self._reach(Cut.ASKED)
+        self.hosts.reach(Cut.ASKED)
         return answer
-
-    def _reach(self, cut: Cut) -> None:
-        """Goes on when the server has noticed that the host is dead, if this is where it dies."""
-        if self.cut is not cut or self._host is None or self._context is None:
-            return
-        noticed = threading.Event()
-        self._context.on_cancel(noticed.set)
-        self._host.close()
-        assert noticed.wait(PATIENCE)
-
-
-def _one_frame(sock: socket.socket) -> frames.Frame:
-    decoder = frames.Decoder()
-    while True:
-        data = sock.recv(65536)
-        assert data, "the connection ended before the answer"
-        for frame in decoder.feed(data):
-            return frame
 
 
 # What comes before, and what is refused
@@ -400,7 +299,7 @@ def test_a_host_that_dies_leaves_all_of_its_request_or_nothing(
     if not cut.torn:
         answer = lived.call(method, request)
         assert not isinstance(answer, int), f"refused with {answer}: the row has not what it takes"
-    died.die(method, request, cut)
+    died.hosts.die(method, request, cut)
     assert died.snapshot() == lived.snapshot()
     # Whoever comes next meets what he would have met without the death.
     assert died.call(method, request) == lived.call(method, request)
@@ -412,15 +311,12 @@ def test_one_who_waits_for_a_process_and_dies_is_forgotten(worlds: Callable[[str
     """WaitProcess is the one request that lasts: its host dies while it is being served."""
     world = worlds("ExecProcess")
     before = world.snapshot()
-    host = world.dial()
-    body = envelope.encode_request(
-        envelope.Request(SERVICE.full_name, "WaitProcess", HONEST["WaitProcess"](ID).SerializeToString())
-    )
-    host.sendall(frames.encode(1, frames.REQUEST, 0, body))
+    host = world.hosts.dial()
+    host.sendall(world.hosts.frame("WaitProcess", HONEST["WaitProcess"](ID)))
     wait_until(lambda: world.snapshot()["waiting"] != before["waiting"])
     host.close()
     wait_until(lambda: world.snapshot() == before)
-    world.settle()
+    world.hosts.settle()
 
 
 def test_a_half_done_request_would_be_noticed(worlds: Callable[[str], World]) -> None:
