@@ -9,6 +9,7 @@ once, and it keeps what it has.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -42,6 +43,10 @@ class _Given(NamedTuple):
     complaint: str = ""
     """What was logged of it."""
 
+
+_NAMES: Final = "/etc/hosts"
+_SOON: Final = 2.0
+"""Seconds between two looks at that file: whoever starts one container after the other counts on their names."""
 
 _NOTHING: Final = HostFile("", 0o666, 0, 0, b"")
 _NEVER: Final[Stamp] = ("never",)
@@ -82,7 +87,10 @@ class HostFiles:
 
     def look(self) -> None:
         """Hand over what has changed. What cannot be is logged, and not tried again before it changes once more."""
-        for place in list(self._given):
+        self._look_at(list(self._given))
+
+    def _look_at(self, places: Iterable[str]) -> None:
+        for place in places:
             with self._lock:
                 known = self._given[place]
                 if not known.mount.is_empty:
@@ -139,8 +147,14 @@ class HostFiles:
         self._given[place] = seen._replace(complaint=complaint)
 
     def _watch(self) -> None:
-        while not self._closed.wait(self._interval):
-            self.look()
+        """All of it after each interval; meanwhile the names of other containers, which costs a stat(2)."""
+        due = time.monotonic() + self._interval
+        while not self._closed.wait(min(self._interval, _SOON)):
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._interval
+                self.look()
+            elif _NAMES in self._given:
+                self._look_at([_NAMES])
 
 
 def _digest(files: Iterable[HostFile]) -> str:

@@ -47,15 +47,18 @@ COMPOSE = """\
 services:
   db:
     image: {image}
-    command: ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/bin"]
+    command: ["/bin/sh", "-c", "{db}"]
   web:
     image: {image}
-    command: ["/bin/sh", "-c", "{script}"]
+    command: ["/bin/sh", "-c", "{web}"]
     depends_on: [db]
     tty: true
 """
-FETCH = "for n in 1 2 3 4 5 6 7 8 9; do busybox wget -q -O /tmp/got http://db/busybox && break; sleep 1; done; \
+DB = "until busybox wget -q -O /dev/null http://web/busybox; do sleep 1; done; exec busybox httpd -f -p 80 -h /bin"
+WEB = "echo looking; busybox httpd -p 80 -h /bin; \
+until busybox wget -q -O /tmp/got http://db/busybox 2> /dev/null; do sleep 1; done; \
 cmp /tmp/got /bin/busybox && echo the same"
+"""Either waits for the other: whatever is started first has to learn a name later."""
 
 
 @pytest.fixture(scope="module")
@@ -179,20 +182,26 @@ def test_a_container_that_is_removed_leaves_no_port_and_no_interface(nerdctl: Ne
     assert "18080" not in inside(node.name, [str(cni.BIN / "iptables-save")]).stdout
 
 
+def generate_for(nerdctl: Nerdctl, file: Path) -> Path:
+    """The folder with the policies of a Compose file whose services may learn names later."""
+    policies = nerdctl.host.daemon.root / "policies"
+    image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
+    arguments = ("--compose", file, "--image", image, "--file-updates", "--out-dir", policies)
+    nerdctl.host.parma("policy", "generate", *arguments)
+    return policies
+
+
 def test_a_compose_files_services_run_under_their_policies_and_find_each_other(
     nerdctl: Nerdctl, tmp_path: Path
 ) -> None:
     file = tmp_path / "compose.yaml"
-    file.write_text(COMPOSE.format(image=BUSYBOX, script=FETCH))
-    policies = nerdctl.host.daemon.root / "policies"
-    image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
-    nerdctl.host.parma("policy", "generate", "--compose", file, "--image", image, "--out-dir", policies)
-    nerdctl.run(
-        "db", ("/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/bin"), Flags(hostname="db"), policies / "db.rego"
-    )
-    nerdctl.run("web", ("/bin/sh", "-c", FETCH), Flags(hostname="web", tty=True), policies / "web.rego")
+    file.write_text(COMPOSE.format(image=BUSYBOX, db=DB, web=WEB))
+    policies = generate_for(nerdctl, file)
+    nerdctl.run("web", ("/bin/sh", "-c", WEB), Flags(hostname="web", tty=True), policies / "web.rego")
+    wait_until(lambda: nerdctl.log("web") == "looking\r\n", "the log of a service that goes on")
+    nerdctl.run("db", ("/bin/sh", "-c", DB), Flags(hostname="db"), policies / "db.rego")
     assert nerdctl.client.wait(nerdctl.id("web")) == 0, nerdctl.log("web")
-    assert nerdctl.log("web") == "the same\r\n"
+    assert nerdctl.log("web") == "looking\r\nthe same\r\n"
     for name in ("web", "db"):
         nerdctl.remove(name)
 
@@ -257,14 +266,13 @@ def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
 @needs_nerdctl
 def test_a_real_nerdctl_brings_a_compose_file_up_and_down(nerdctl: Nerdctl, real: RealNerdctl, tmp_path: Path) -> None:
     policies = nerdctl.host.daemon.root / "policies"
-    image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
     file = tmp_path / "compose.yaml"
-    text = COMPOSE.format(image=BUSYBOX, script=FETCH)
+    text = COMPOSE.format(image=BUSYBOX, db=DB, web=WEB)
     for service in ("db", "web"):
         added = f"    annotations: {{io.parma.policy-file: {policies}/{service}.rego}}\n"
         text = text.replace(f"  {service}:\n", f"  {service}:\n    runtime: io.containerd.parma.v2\n{added}")
     file.write_text(text)
-    nerdctl.host.parma("policy", "generate", "--compose", file, "--image", image, "--out-dir", policies)
+    generate_for(nerdctl, file)
     real("compose", "-f", file, "up", "-d")
     try:
         wait_until(lambda: "the same" in real("compose", "-f", file, "logs", "web"), "one service to find the other")

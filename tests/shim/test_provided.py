@@ -401,6 +401,19 @@ def test_somebody_looks_until_it_is_closed(tmp_path: Path) -> None:
     given.files.close()
 
 
+def test_names_of_other_containers_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parma_shim.provided._SOON", 0.001)
+    given = Given(tmp_path, interval=3600)
+    hosts = tmp_path / "hosts"
+    hosts.write_text("10.0.0.2 web\n")
+    given.files.provide([HostMount(str(hosts), "/etc/hosts", is_copied=True, is_empty=False)], "c", deadline=1.0)
+    given.change("2")
+    hosts.write_text("10.0.0.2 web\n10.0.0.3 db\n")
+    eventually(lambda: len(given.guest.given) == 3, "the change")
+    assert given.guest.given[2] == ("/etc/hosts", {"": b"10.0.0.2 web\n10.0.0.3 db\n"}, True)
+    given.files.close()
+
+
 def test_a_termination_log_is_empty_whatever_the_host_has(tmp_path: Path) -> None:
     guest = Guest()
     (tmp_path / "log").write_bytes(b"host's")

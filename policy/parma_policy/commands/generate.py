@@ -130,7 +130,11 @@ def _add_settings(group: Any) -> None:
     )
     group.add_argument("--allow-host-path", metavar="PATH", **append, help="a path of the host that may be mounted")
     group.add_argument("--pin", metavar="DST=FILE", **append, help="the file, or directory, that is mounted at DST")
-    group.add_argument("--file-updates", action="store_true", help="mounted config maps, secrets and tokens may change")
+    group.add_argument(
+        "--file-updates",
+        action="store_true",
+        help="mounted config maps, secrets and tokens may change, and nerdctl's /etc/hosts",
+    )
     group.add_argument("--ignore-field", metavar="PATH", **append, help="a field to set aside, as an error named it")
     group.add_argument("--only", metavar="NAME", **append, help="this service or workload, and no other")
 

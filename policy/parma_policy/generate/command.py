@@ -98,7 +98,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         together=arguments.together,
         ignored=arguments.ignore_field,
         host_paths=frozenset(arguments.allow_host_path),
-        provided=ProvidedFiles(dict(map(parse_pin, arguments.pin)), arguments.file_updates),
+        provided=_provided(arguments),
         seccomp_root=arguments.seccomp_root,
         compose_env=arguments.compose_env,
         project_name=arguments.project_name,
@@ -113,6 +113,13 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             forward_ports=tuple(arguments.forward_port),
         ),
     )
+
+
+def _provided(arguments: argparse.Namespace) -> ProvidedFiles:
+    """Of Kubernetes' managers none changes ``/etc/hosts``; only nerdctl does."""
+    by_nerdctl = not arguments.kubernetes and not arguments.confcom
+    updates = arguments.file_updates
+    return ProvidedFiles(dict(map(parse_pin, arguments.pin)), updates, hosts=updates and by_nerdctl)
 
 
 def _refuse_image_options(arguments: argparse.Namespace) -> None:

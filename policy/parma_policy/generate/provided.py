@@ -12,15 +12,20 @@ from typing import Final
 from parma_policy.generate.policy import Container, Mount
 from parma_wire.errors import Malformed, NotFound
 
+_HOSTS: Final = "sandbox:///etc/hosts"
 _CHANGING: Final = tuple(f"sandbox:///volumes/{kind}/" for kind in ("configmap", "secret", "projected", "downward-api"))
 
 
 @dataclass(frozen=True, slots=True)
 class ProvidedFiles:
-    """``pins``: local copies of what is mounted, by destination. ``updates``: Kubernetes' own volumes may change."""
+    """What is said of them for all containers."""
 
     pins: Mapping[str, Path] = field(default_factory=dict)
+    """Local copies of what is mounted, by destination."""
     updates: bool = False
+    """Kubernetes' own volumes may change."""
+    hosts: bool = False
+    """So may ``/etc/hosts``, to which nerdctl adds the names of containers that are started later."""
 
     def applied(self, containers: Sequence[Container]) -> list[Container]:
         """The containers with these mounts. Raises NotFound for a destination that none has, or a missing file."""
@@ -37,8 +42,8 @@ class ProvidedFiles:
     def _applied(self, mount: Mount) -> Mount:
         if mount.destination in self.pins:
             return replace(mount, sha256=_digests(self.pins[mount.destination]))
-        changing = mount.source.startswith(_CHANGING)
-        return replace(mount, updates=True) if self.updates and changing else mount
+        changing = (self.updates and mount.source.startswith(_CHANGING)) or (self.hosts and mount.source == _HOSTS)
+        return replace(mount, updates=True) if changing else mount
 
 
 def parse_pin(text: str) -> tuple[str, Path]:

@@ -230,6 +230,15 @@ def test_options_that_make_no_sense_are_errors(tmp_path: Path, options: list[str
     assert says in str(caught.value)
 
 
+def test_services_learn_names_later_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, changing in (([], set()), (["--file-updates"], {"/etc/hosts"})):
+        assert parma("policy", "generate", *compose(tmp_path, "a"), *options) == 0
+        (container,) = load(capsys.readouterr().out.encode()).containers.containers
+        assert {mount.destination for mount in container.mounts if mount.updates} == changing
+
+
 def test_options_count_for_all_or_for_one_container(tmp_path: Path) -> None:
     arguments = [*compose(tmp_path, "a", "b"), "--out-dir", tmp_path / "out"]
     options = ["--env", "A=1:2", "--env", "b:B=1", "--exec", 'b:["/x:y"]', "--signal", "a:USR2", "--no-stdio"]

@@ -37,6 +37,13 @@ def test_updates_are_for_what_kubernetes_changes(tmp_path: Path) -> None:
     assert set(SETTINGS.as_object()) == {"destination", "source", "type", "options"}
 
 
+def test_the_names_of_other_containers_may_change_where_that_is_said() -> None:
+    names = Mount("/etc/hosts", "sandbox:///etc/hosts", "bind", ("bind", "rprivate"))
+    assert "updates" not in ProvidedFiles(updates=True)._applied(names).as_object()
+    assert ProvidedFiles(hosts=True)._applied(names).as_object()["updates"] is True
+    assert "updates" not in ProvidedFiles(hosts=True)._applied(SETTINGS).as_object()
+
+
 def test_a_pin_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no container mounts anything at /settings"):
         ProvidedFiles({"/settings": tmp_path}).applied([])
