@@ -52,11 +52,13 @@ HEADER: Final = f"{'area':12}{'faults':>8}{'killed':>8}{'timed out':>11}{'surviv
 def main(arguments: list[str]) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(prog="./dev mutate", description=__doc__)
-    parser.add_argument("area", nargs="*", choices=[*AREAS, []], help=f"of {', '.join(AREAS)}; all, if none is given")
+    parser.add_argument("area", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all, if none is given")
     parser.add_argument("--sample", type=int, metavar="N", help="only N faults of each area, always the same ones")
     parser.add_argument("--only", default="", metavar="TEXT", help="only faults whose FILE:FUNCTION has TEXT in it")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     options = parser.parse_args(arguments)
+    if unknown := set(options.area) - set(AREAS):
+        parser.error(f"no such area: {', '.join(sorted(unknown))}; there are {', '.join(AREAS)}")
     return run([_job(name, options.only, options.sample) for name in options.area or AREAS], options.jobs)
 
 

@@ -77,6 +77,7 @@ def test_nothing_completes_the_chain_of_somebody_elses_key(amd: Amd) -> None:
 def test_a_chain_is_written_and_read_as_pem(amd: Amd) -> None:
     chain = amd.chain(GENOA)
     assert CertificateChain.from_pem(chain.to_pem().encode()) == chain
+    assert chain.to_pem().encode() == pem(chain.leaf, chain.intermediate, chain.root)
     two = pem(chain.leaf, chain.intermediate)
     error = refused(lambda: CertificateChain.from_pem(two), "cert.parse", "incomplete chain")
     assert (error.expected, error.found) == ("3 certificates (leaf, ASK, ARK) or the leaf alone", "2")

@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -25,6 +26,7 @@ from parma_snp.endorsement import EMULATED_FEED, FEED
 from parma_snp.errors import SnpError
 from parma_snp.expected import Endorser, Expected
 from parma_snp.verify import Verdict, verify
+from tests.cose.chains import Ledger, with_receipts
 from tests.snp.conftest import HOST_DATA, MEASUREMENT, NOW, REPORT_DATA, Emulated
 from tests.snp.pki import BEGIN, SIGNED_AT, Issuer, make_issuer
 
@@ -117,6 +119,65 @@ def test_garbage_raises_only_the_documented_error(data: bytes) -> None:
     with pytest.raises(SnpError) as caught:
         endorsement.read(data, now=LATER)
     assert caught.value.code.startswith("uvm.")
+
+
+def test_a_receipt_of_a_ledger_that_is_trusted_is_enough_and_one_for_another_document_is_not(
+    issuer: Issuer, signed: bytes
+) -> None:
+    ledger = Ledger.make()
+    key = ledger.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    wanted = Endorser(issuer.did, FEED, 7, require_receipt=True, ledger_keys=(key,))
+    registered = with_receipts(signed, ledger.receipt(signed))
+    assert endorsement.verify(registered, wanted, MEASUREMENT, now=LATER).ledgers == ("ledger.example",)
+    assert endorsement.claimed_ledgers(registered) == ("ledger.example",)
+    assert endorsement.claimed_ledgers(signed) == ()
+    stranger = with_receipts(signed, Ledger.make().receipt(signed))
+    assert code_of(stranger, wanted) == "uvm.receipt"
+    other = with_receipts(signed, ledger.receipt(sign(issuer, feed=EMULATED_FEED)))
+    for demanded in (wanted, Endorser(issuer.did, FEED, 7)):
+        assert code_of(other, demanded) == "uvm.receipt"
+
+
+def test_the_envelope_of_a_hash_has_the_hash_of_a_measurement_and_a_version(issuer: Issuer) -> None:
+    def made(payload: bytes = MEASUREMENT, algorithm: int = -43, svn: object = 7) -> bytes:
+        claims: dict[Label, Value] = {headers.CLAIM_ISSUER: issuer.did, headers.CLAIM_SUBJECT: FEED}
+        claims[headers.CLAIM_ISSUED_AT] = int(SIGNED_AT.timestamp())
+        if isinstance(svn, int):
+            claims[headers.CLAIM_SVN] = svn
+        ders = list(issuer.signer.ders)
+        protected: dict[Label, Value] = {
+            headers.ALG: -35,
+            headers.CWT_CLAIMS: claims,
+            headers.X5CHAIN: ders,
+            headers.X5T: [-16, hashlib.sha256(ders[0]).digest()],
+            headers.PAYLOAD_HASH_ALG: algorithm,
+            headers.PREIMAGE_CONTENT_TYPE: "application/octet-stream",
+        }
+        return signing.sign_map(protected, payload, issuer.signer.key, algorithms.BY_NUMBER[-35])
+
+    wanted = Endorser(issuer.did, FEED, 7)
+    assert endorsement.verify(made(), wanted, MEASUREMENT, now=LATER).svn == 7
+    assert code_of(made(payload=MEASUREMENT[:-1]), wanted) == "uvm.format"
+    assert code_of(made(payload=MEASUREMENT[:32], algorithm=-16), wanted) == "uvm.format"
+    assert code_of(made(algorithm=-16), wanted) == "uvm.format"
+    assert code_of(made(svn=None), wanted) == "uvm.format"
+
+
+def test_what_cannot_be_signed_is_told_before_it_is(issuer: Issuer) -> None:
+    other = make_issuer("Somebody else")
+    with pytest.raises(SnpError) as caught:
+        endorsement.sign(MEASUREMENT, svn=7, feed=FEED, issuer=other.did, signer=issuer.signer, signed_at=SIGNED_AT)
+    assert caught.value.code == "uvm.issuer"
+    for changes in ({"measurement": MEASUREMENT[:-1]}, {"svn": -1}, {"svn": endorsement.MAX_SVN + 1}, {"feed": ""}):
+        good: dict[str, Any] = {"measurement": MEASUREMENT, "svn": 7, "feed": FEED, **changes}
+        with pytest.raises(SnpError) as caught:
+            endorsement.sign(
+                good.pop("measurement"), **good, issuer=issuer.did, signer=issuer.signer, signed_at=SIGNED_AT
+            )
+        assert caught.value.code == "usage"
+    with pytest.raises(SnpError) as caught:
+        endorsement.issuer_of(issuer.signer, "nonsense")
+    assert caught.value.code == "usage"
 
 
 def in_json(issuer: Issuer, **members: object) -> bytes:

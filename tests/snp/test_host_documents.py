@@ -67,6 +67,13 @@ def test_table_parser_raises_only_the_documented_error(data: bytes) -> None:
     assert caught.value.code == "certtable.format"
 
 
+def test_a_table_may_have_its_greatest_size_and_no_more() -> None:
+    most = certtable.MAX_TABLE_SIZE
+    assert certtable.parse(bytes(most)) == ()
+    with pytest.raises(SnpError, match="too large"):
+        certtable.parse(bytes(most + 1))
+
+
 def test_chain_of_a_table_needs_a_key(emulated: Emulated) -> None:
     chain = emulated.chain
     parts = ((certtable.ASK, chain.intermediate), (certtable.ARK, chain.root))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from parma_snp import der
 from parma_snp.certificates import CertificateChain
 from parma_snp.expected import UNCHECKED, Expected
-from parma_snp.report import GENOA, MILAN, PRODUCTS, TURIN, VERSIONS, Product
+from parma_snp.report import COMPONENT_SIZE, GENOA, MILAN, PRODUCTS, SIGNED_SIZE, TURIN, VERSIONS, Product
 from parma_snp.verify import verify
 from tests.snp.amd import CHIP_ID, CPUID, END, LEVELS, NOW, Amd
 
@@ -97,6 +97,26 @@ def test_the_chip_id_may_be_wrapped_and_must_be_the_reports(amd: Amd, product: P
     masked = amd.report(product, chip_id=b"")
     assert codes(amd, masked, amd.chain(product)) == ["bind.chip_id"]
     assert codes(amd, masked, amd.chain(product), replace(ANYTHING, allow_masked_chip_id=True)) == []
+
+
+@every_product
+def test_a_chip_id_that_differs_is_told_from_one_that_is_masked(amd: Amd, product: Product) -> None:
+    other = amd.chain(product, extensions={"HWID": CHIP_ID[product][::-1]})
+    for report, chain, message in (
+        (amd.report(product), other, "the certificate is of another chip"),
+        (amd.report(product, chip_id=b""), amd.chain(product), "CHIP_ID is masked"),
+    ):
+        verdict = verify(report, chain, now=NOW, expected=ANYTHING, roots=amd.roots)
+        assert [failure.message for failure in verdict.failures] == [message]
+
+
+@every_product
+def test_a_signature_of_zeros_is_an_absent_one(amd: Amd, product: Product) -> None:
+    good = amd.report(product)
+    zeros = good[:SIGNED_SIZE] + bytes(len(good) - SIGNED_SIZE)
+    half = good[: SIGNED_SIZE + COMPONENT_SIZE] + bytes(len(good) - SIGNED_SIZE - COMPONENT_SIZE)
+    assert codes(amd, zeros, amd.chain(product)) == ["sig.absent"]
+    assert codes(amd, half, amd.chain(product)) == ["sig.invalid"]
 
 
 @every_product
