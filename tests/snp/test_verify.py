@@ -19,8 +19,8 @@ from parma_snp.anchors import AMD, TrustAnchors, bundled, emulated_root, fingerp
 from parma_snp.certificates import CertificateChain, complete_chain
 from parma_snp.errors import SnpError
 from parma_snp.expected import UNCHECKED, Expected, default_minimum_tcb
-from parma_snp.report import PRODUCTS
-from parma_snp.verify import Verdict, verify
+from parma_snp.report import PRODUCTS, parse
+from parma_snp.verify import Verdict, _check_emulated, verify
 from tests.snp.conftest import HOST_DATA, MEASUREMENT, NOW, REPORT_DATA, Emulated
 
 STRICT = Expected(HOST_DATA, MEASUREMENT, REPORT_DATA)
@@ -128,6 +128,51 @@ def test_all_failures_of_the_appraisal_are_listed(emulated: Emulated) -> None:
 def test_one_of_several_measurements_is_enough(emulated: Emulated) -> None:
     expected = replace(STRICT, measurement=(bytes(48), MEASUREMENT))
     assert judge(emulated.report, emulated.chain, emulated_root(emulated.root), expected).accepted
+
+
+def test_every_step_says_what_was_wanted_and_found(emulated: Emulated) -> None:
+    verdict = judge(emulated.report, emulated.chain, emulated_root(emulated.root))
+    steps = {check.name: (check.wanted, check.found) for check in verdict.checks}
+    assert list(steps)[:8] == [
+        *("form", "certificates", "revocation", "signature", "product", "patch levels", "chip", "emulation")
+    ]
+    form = "version 3, 1184 bytes, reserved fields zero"
+    assert steps["form"] == ("a report of 1184 bytes, version 2 to 5", form)
+    root = "the named emulated root"
+    found = f"VCEK of Milan up to {root}, valid at {NOW.isoformat()}"
+    assert steps["certificates"] == (f"a chain from a VCEK or VLEK to {root}", found)
+    assert steps["revocation"] == ("CRL mode use-if-present", "no CRL consulted (mode: use-if-present)")
+    assert steps["signature"] == ("by the VCEK", "valid")
+    agree = "certificate and report agree"
+    assert steps["product"] == (agree, "Milan")
+    assert steps["patch levels"] == (agree, "bl=0 tee=0 snp=0 ucode=0")
+    assert steps["chip"] == (agree, (b"EMULATED-NOT-SNP" * 4).hex())
+    assert steps["emulation"] == ("the marks of emulation", "")
+    details = {check.name: check.detail for check in verdict.checks}
+    assert details["signature"] == "ECDSA P-384 by this VCEK"
+    assert details["emulation"] == "the report says that it is emulated"
+    assert {details[name] for name in list(steps)[8:]} == {"as required"}
+    assert (verdict.product, verdict.role, verdict.emulated) == ("Milan", "VCEK", True)
+
+
+def test_a_step_that_fails_is_the_last_and_says_why(emulated: Emulated) -> None:
+    verdict = judge(flipped(emulated.report, 8 * 0x50), emulated.chain, emulated_root(emulated.root))
+    assert [check.name for check in verdict.checks] == ["form", "certificates", "revocation", "signature"]
+    last = verdict.checks[-1]
+    assert [failure.code for failure in last.failures] == ["sig.invalid"]
+    assert (last.detail, last.wanted) == (last.failures[0].message, last.failures[0].expected)
+    assert (verdict.authentic, verdict.role) == (False, "VCEK")
+    assert judge(b"", emulated.chain, emulated_root(emulated.root)).checks[-1].name == "form"
+    assert judge(emulated.report, GARBAGE, AMD).checks[-1].name == "certificates"
+
+
+@pytest.mark.parametrize("place", [0x10, 0x20, 0x1A0, 0x3F, 0x180, 0x1E7, 0x1F0])
+def test_an_emulated_report_that_does_not_say_so_is_refused(emulated: Emulated, place: int) -> None:
+    parsed = parse(flipped(emulated.report, 8 * place))
+    with pytest.raises(SnpError, match="does not say that it is emulated") as caught:
+        _check_emulated(parsed)
+    assert caught.value.code == "emulated.marker"
+    _check_emulated(parse(emulated.report))
 
 
 def test_what_is_not_checked_is_named(emulated: Emulated) -> None:
