@@ -278,7 +278,8 @@ def test_mitigations_at_launch_may_be_required() -> None:
     refused("mitigations", found, "appraise.mit_vector", "0x3", "0x6", launch_mitigations_required=3)
     none = "none (report before version 5)"
     passes("mitigations", old, ANY, none)
-    refused("mitigations", old, "appraise.mit_vector", "0x2", none, launch_mitigations_required=2)
+    for required in (1, 2):
+        refused("mitigations", old, "appraise.mit_vector", f"{required:#x}", none, launch_mitigations_required=required)
 
 
 def test_a_report_must_be_of_the_least_version() -> None:

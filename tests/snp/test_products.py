@@ -184,6 +184,16 @@ def test_a_revoked_intermediate_is_refused(amd: Amd, product: Product, role: str
 
 
 @every_product
+def test_whether_a_list_was_consulted_is_told(amd: Amd, product: Product) -> None:
+    for crl, told in ((amd.crl(product), "not listed by the CRL"), (None, "no CRL consulted (mode: use-if-present)")):
+        chain = amd.chain(product, crl=crl)
+        verdict = verify(amd.report(product), chain, now=NOW, expected=ANYTHING, roots=amd.roots)
+        assert [check.detail for check in verdict.checks if check.name == "revocation"] == [told]
+        root = "a chain from a VCEK or VLEK to a pinned root"
+        assert [check.wanted for check in verdict.checks if check.name == "certificates"] == [root]
+
+
+@every_product
 def test_only_a_current_list_of_the_root_counts(amd: Amd, product: Product) -> None:
     report = amd.report(product)
     stale, foreign = amd.crl(product, until=NOW - timedelta(days=1)), rsa.generate_private_key(65537, 2048)
