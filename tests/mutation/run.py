@@ -55,11 +55,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("area", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all, if none is given")
     parser.add_argument("--sample", type=int, metavar="N", help="only N faults of each area, always the same ones")
     parser.add_argument("--only", default="", metavar="TEXT", help="only faults whose FILE:FUNCTION has TEXT in it")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="only what survived in the run whose output this is")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     options = parser.parse_args(arguments)
     if unknown := set(options.area) - set(AREAS):
         parser.error(f"no such area: {', '.join(sorted(unknown))}; there are {', '.join(AREAS)}")
-    return run([_job(name, options.only, options.sample) for name in options.area or AREAS], options.jobs)
+    return run([_job(name, options) for name in options.area or AREAS], options.jobs)
 
 
 def run(jobs: Sequence[Job], lanes: int, listed: Path = survivors.FILE) -> int:
@@ -79,12 +80,15 @@ def run(jobs: Sequence[Job], lanes: int, listed: Path = survivors.FILE) -> int:
     return _report(engine, reasons, time.monotonic() - started)
 
 
-def _job(name: str, only: str, sample: int | None) -> Job:
+def _job(name: str, options: argparse.Namespace) -> Job:
     area = AREAS[name]
     mutants = [mutant for path in area.modules() for mutant in find(path)]
-    chosen = [mutant for mutant in mutants if only in f"{mutant.path}:{mutant.scope}"]
+    chosen = [mutant for mutant in mutants if options.only in f"{mutant.path}:{mutant.scope}"]
+    if options.again:
+        again = survivors.printed(options.again)
+        chosen = [mutant for mutant in chosen if Key.of(mutant) in again]
     random.Random(_SEED).shuffle(chosen)  # noqa: S311  # so that what is known on the way is a fair sample
-    return Job(name, area, chosen[:sample])
+    return Job(name, area, chosen[: options.sample])
 
 
 def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ def load(path: Path = FILE) -> dict[Key, str]:
             raise ValueError(f"{path.name}: {'no reason' if not reason else 'there twice'}:\n{key}")
         reasons[key] = reason
     return reasons
+
+
+def printed(path: Path) -> set[Key]:
+    """The faults that the output of an earlier run says have survived."""
+    entries = re.findall(
+        r"^\[\[survivor\]\]\n(?:(?:file|scope|was|becomes|nth) = .*\n)+", path.read_text(), re.MULTILINE
+    )
+    return {Key(**entry) for entry in tomllib.loads("\n".join(entries)).get("survivor", [])}
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,16 @@ def test_an_entry_reads_as_it_was_written(tmp_path: Path, text: str) -> None:
     assert survivors.load(tmp_path / "list.toml") == {key: "nobody calls it"}
 
 
+def test_what_a_run_has_printed_can_be_tried_again(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.write_text(
+        f"mutate: 1 of 2\n\n[[survivor]]\n{_NOTICED}mutate: 2 of 2\n\n[[survivor]]\n{_NEVER_CALLED}\narea\n"
+    )
+    assert survivors.printed(output) == {_NOTICED, _NEVER_CALLED}
+    output.write_text("all is well\n")
+    assert survivors.printed(output) == set()
+
+
 def test_conditions_and_their_parts_checks_and_bounds_are_faulted(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("def f(a, b):\n    if a and not b:\n        raise KeyError(a)\n    return a[1:] <= b\n")
