@@ -85,11 +85,9 @@ class Booter:
         from parma_shim.forwarding import Forwarder
 
         try:
-            ports = connection.take_ports()
-        except (BlockingIOError, Unavailable) as error:
+            session.forward_ports(Forwarder(connection.take_ports(), session.open_stream_connection, self._log))
+        except (OSError, Unavailable) as error:
             self._log(f"ports of the pod cannot be forwarded: {error}")
-            return
-        session.forward_ports(Forwarder(ports, session.open_stream_connection, self._log))
 
     def connect_cards(self, vm_pid: int, *, deadline: float) -> None:
         """After hooks have made the network. It goes with QEMU, who alone is in the namespace."""

@@ -43,12 +43,17 @@ class Forwarder:
     """Of one pod, from its construction to `close`."""
 
     def __init__(self, ports: Ports, connect: Callable[[], StreamConnection], log: Callable[[str], None]) -> None:
-        """Takes the descriptors over. ``connect`` opens a connection to the guest, which ends with the VM."""
+        """Takes the descriptors over, also when it fails. ``connect`` opens a connection to the guest, which ends with
+        the VM. Raises OSError when no descriptors are left."""
         self._listener: Final = socket.socket(fileno=ports.listener)
         self._link: Final = ports.link
         self._connect: Final = connect
         self._log: Final = log
-        self._stopper: Final = Stopper()
+        try:
+            self._stopper: Final = Stopper()
+        except OSError:
+            self._close()
+            raise
         self._free: Final = threading.BoundedSemaphore(MAX_FORWARDED)
         threading.Thread(target=self._accept, name="ports", daemon=True).start()
 
@@ -70,9 +75,12 @@ class Forwarder:
                     reset_when_closed(connection)
                     connection.close()
         finally:
-            os.close(self._link)  # first: then nobody is led to a listener that has gone
-            self._listener.close()
+            self._close()
             self._stopper.close()
+
+    def _close(self) -> None:
+        os.close(self._link)  # first: then nobody is led to a listener that has gone
+        self._listener.close()
 
     def _begin(self, connection: socket.socket) -> bool:
         """False when there are too many already."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from parma_shim import forwarding
 from parma_shim.forwarding import Forwarder
 from parma_shim.helpers import port_catcher
 from parma_shim.helpers.network import bring_up
 from parma_shim.task.ports import StreamConnection
 from parma_shim.vm.network import Ports
 from parma_wire.errors import Unavailable
+from tests.descriptors import descriptors
 from tests.guest.test_network import away, needs_root
 from tests.guest.test_wire import Served, set_policy
 
@@ -153,6 +156,18 @@ def _listens(address: tuple[str, int]) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+def test_without_descriptors_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = descriptors()
+    listener, link = socket.create_server(("127.0.0.1", 0)), os.eventfd(0)
+    monkeypatch.setattr(forwarding, "Stopper", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        Forwarder(Ports(listener.detach(), link), lambda: pytest.fail("nobody is connected"), print)
+    assert descriptors() <= before
 
 
 def test_no_guest_is_a_reset() -> None:
