@@ -35,8 +35,9 @@ GONE = "GONE"
 class Containerd:
     """One connection; :meth:`reconnect` makes another one after the daemon was restarted."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, timeout: float = TIMEOUT) -> None:
         self.host = host
+        self._timeout = timeout
         self._channel = self._open()
 
     def reconnect(self) -> None:
@@ -49,14 +50,14 @@ class Containerd:
     def _open(self) -> grpc.Channel:
         return grpc.insecure_channel(f"unix://{self.host.daemon.address}")
 
-    def send(self, method: str, request: Message, response: type[Message], timeout: float = TIMEOUT) -> Any:
+    def send(self, method: str, request: Message, response: type[Message], timeout: float = 0) -> Any:
         """A call that is under way: its ``result()`` is the answer, its ``code()`` how it ended."""
         call = self._channel.unary_unary(
             TASKS + method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        return call.future(request, timeout=timeout, metadata=NAMESPACE, wait_for_ready=True)
+        return call.future(request, timeout=timeout or self._timeout, metadata=NAMESPACE, wait_for_ready=True)
 
     def publish(self, topic: str) -> None:
         """An event that means nothing."""

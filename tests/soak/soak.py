@@ -18,6 +18,10 @@ GUEST_ALLOWANCE_KIB = 32 << 10
 """Of the guest's memory: caches, and the ids of all containers and execs that ever were; none is taken twice."""
 
 
+PATIENCE = 1800.0
+"""Seconds for a call of a storm: a pod's containers are created one after the other."""
+
+
 @dataclass(frozen=True)
 class Amounts:
     """How much of what."""
@@ -58,7 +62,7 @@ class Soak:
         """Raises AssertionError with what is left or has grown."""
         host, amounts = self._host, self._amounts
         before = Inventory.take(host)
-        with closing(Containerd(host)) as client:
+        with closing(Containerd(host, PATIENCE)) as client:
             pods = [lives.Pod(host, client, f"pod{number}") for number in range(amounts.pods)]
             self._say(f"{len(pods)} pods run")
             self._in_pods(pods)
