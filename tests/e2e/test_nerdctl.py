@@ -54,11 +54,12 @@ services:
     depends_on: [db]
     tty: true
 """
-DB = "until busybox wget -q -O /dev/null http://web/busybox; do sleep 1; done; exec busybox httpd -f -p 80 -h /bin"
+DB = "until grep -qw web /etc/hosts && busybox wget -q -O /dev/null http://web/busybox; do sleep 1; done; \
+exec busybox httpd -f -p 80 -h /bin"
 WEB = "echo looking; busybox httpd -p 80 -h /bin; \
-until busybox wget -q -O /tmp/got http://db/busybox 2> /dev/null; do sleep 1; done; \
+until grep -qw db /etc/hosts && busybox wget -q -O /tmp/got http://db/busybox 2> /dev/null; do sleep 1; done; \
 cmp /tmp/got /bin/busybox && echo the same"
-"""Either waits for the other: whatever is started first has to learn a name later."""
+"""Either waits for the other: whatever is started first has to learn a name later. There is no DNS to ask meanwhile."""
 
 
 @pytest.fixture(scope="module")
