@@ -67,25 +67,37 @@ class Scene:
     def __init__(self, host: Host, cri: Cri, node: Node, gate: Gate) -> None:
         self.host, self.node, self.gate = host, node, gate
         self.before = Inventory.take(host)
+        self.frames: dict[str, list[Frame]] = {}
+        self.containers: dict[str, str] = {}
+        self.owners: dict[str, Pod] = {}
         self.pods = [
             Pod.of(
                 *(host, cri, MANIFEST.replace("NAME", name).replace("PORT", port), "parma"), generate=FORWARDED[name]
             )
             for name, port in PORTS.items()
         ]
+
+    def start(self) -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(Pod.run, self.pods))
-        self.frames: dict[str, list[Frame]] = {name: gate.heard(name) for name in gate.namespaces}
+        self.frames = {name: self.gate.heard(name) for name in self.gate.namespaces}
         self.containers = {pod.id: pod.start("app") for pod in self.pods}
-        self.owners: dict[str, Pod] = {}
         for pod in self.pods:
             network = pod.status().status.network
             for address in (network.ip, *(more.ip for more in network.additional_ips)):
                 self.owners[address] = pod
                 url = f"http://{f'[{address}]' if ':' in address else address}:8080/page"
-                wait_until(partial(answers, node.name, url, f"{name_of(pod)}\n"), f"{url} to answer the node")
-        for name in gate.namespaces:
-            self.frames[name] += gate.heard(name)
+                wait_until(partial(answers, self.node.name, url, f"{name_of(pod)}\n"), f"{url} to answer the node")
+        for name in self.gate.namespaces:
+            self.frames[name] += self.gate.heard(name)
+
+    def close(self) -> None:
+        """Idempotent."""
+        for pod in self.pods:
+            if pod.id:
+                pod.remove()
+                pod.id = ""
+        self.gate.deaf()
 
     def namespace(self, pod: Pod) -> str:
         """The name of its network namespace."""
@@ -130,8 +142,13 @@ def scene(
     try:
         with cri_host(archives, network=network, containerd=containerd) as host:
             cri = Cri(host)
-            yield Scene(host, cri, node, gate)
-            cri.close()
+            scene = Scene(host, cri, node, gate)
+            try:
+                scene.start()
+                yield scene
+            finally:
+                scene.close()
+                cri.close()
     finally:
         gate.close()
 
@@ -169,15 +186,15 @@ def test_a_pods_loopback_on_the_node_leads_to_its_containers_where_the_policy_li
     for address in ("127.0.0.1", "[::1]"):
         assert answers(scene.namespace(one), f"http://{address}:8080/page", "one\n")
         for pod, port in ((one, 8081), (two, 8080)):
-            done = inside(scene.namespace(pod), ["curl", "-sS", f"http://{address}:{port}/page"])
+            # Verbose, as curl else says only that it could not connect when the answer is there before it looks.
+            done = inside(scene.namespace(pod), ["curl", "-sv", f"http://{address}:{port}/page"])
+            assert done.returncode != 0
             assert "reset" in done.stderr, done  # it was caught, and then refused
 
 
 def test_pods_that_are_removed_leave_nothing(scene: Scene) -> None:
     assert "18080" in published(scene.node)
-    for pod in scene.pods:
-        pod.remove()
-    scene.gate.deaf()
+    scene.close()
     assert_nothing_left(scene.host, scene.before)
     assert "veth" not in ip("link", namespace=scene.node.name)
     assert "18080" not in published(scene.node)
