@@ -44,6 +44,8 @@ from tests.mutation.trial import (
 )
 
 OPTIONS: Final = ["-s", "-qq", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-m", "not e2e"]
+_EXAMPLES: Final = 25
+"""Of Hypothesis, for each test."""
 _THIRD_PARTY: Final = ("cryptography", "google", "re2", "yaml", "cbor2", "_pytest", "hypothesis")
 """Imported once, before the forks that import ours."""
 
@@ -87,12 +89,23 @@ class Engine:
             settings.default,
             derandomize=True,
             database=None,
-            max_examples=25,
+            max_examples=_EXAMPLES,
             phases=[Phase.explicit, Phase.generate],
         )
         settings.register_profile("mutation", quick)
         settings.load_profile("mutation")
         return True
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Tests that want many examples get as few as the others."""
+        from hypothesis import settings
+
+        for item in items:
+            function = getattr(getattr(item, "obj", None), "__func__", getattr(item, "obj", None))
+            wanted = getattr(function, "_hypothesis_internal_use_settings", None)
+            if isinstance(wanted, settings) and wanted.max_examples > _EXAMPLES:
+                quick = settings(wanted, max_examples=_EXAMPLES)
+                setattr(function, "_hypothesis_internal_use_settings", quick)  # noqa: B010
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
