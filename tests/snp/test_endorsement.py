@@ -131,6 +131,9 @@ def test_a_receipt_of_a_ledger_that_is_trusted_is_enough_and_one_for_another_doc
     assert endorsement.verify(registered, wanted, MEASUREMENT, now=LATER).ledgers == ("ledger.example",)
     assert endorsement.claimed_ledgers(registered) == ("ledger.example",)
     assert endorsement.claimed_ledgers(signed) == ()
+    with pytest.raises(SnpError) as caught:
+        endorsement.claimed_ledgers(b"garbage")
+    assert caught.value.code == "uvm.format"
     stranger = with_receipts(signed, Ledger.make().receipt(signed))
     assert code_of(stranger, wanted) == "uvm.receipt"
     other = with_receipts(signed, ledger.receipt(sign(issuer, feed=EMULATED_FEED)))
@@ -244,6 +247,7 @@ def test_and_refused_when_the_endorsement_is_not_enough(emulated: Emulated, issu
         verdict = judge(emulated, wanted, data)
         assert verdict.authentic
         assert not verdict.accepted
+        assert verdict.checks[-1].name == "endorsement"
 
 
 @WITH_VECTORS

@@ -16,7 +16,8 @@ from parma_snp import status as statuses
 from parma_snp.anchors import AMD, emulated_root
 from parma_snp.errors import SnpError
 from parma_snp.evidence import Evidence, verify_evidence
-from parma_snp.expected import Expected
+from parma_snp.expected import UNCHECKED, Expected
+from parma_snp.report import GENOA, MILAN, Product
 from parma_snp.verify import Verdict
 from tests.snp.conftest import MEASUREMENT, NOW, REPORT_DATA, Emulated
 
@@ -65,6 +66,27 @@ def test_a_false_claim_of_freshness_is_refused(emulated: Emulated) -> None:
 
 def test_emulated_evidence_that_claims_to_be_real_is_refused_even_under_the_emulated_root(emulated: Emulated) -> None:
     assert codes(judge(emulated, replace(sample(emulated), tee="snp"))) == ["evidence.tee"]
+
+
+def test_evidence_of_another_product_than_the_one_named_is_refused(emulated: Emulated) -> None:
+    evidence = sample(emulated)
+    judged: tuple[tuple[Product, list[str]], ...] = ((MILAN, []), (GENOA, ["cert.product"]))
+    for product, found in judged:
+        verdict = verify_evidence(
+            evidence,
+            now=NOW,
+            expected=Expected(evidence.policy_sha256, MEASUREMENT, REPORT_DATA),
+            roots=emulated_root(emulated.root),
+            allow_emulated=True,
+            product=product,
+        )
+        assert codes(verdict) == found
+
+
+def test_whether_a_policy_that_forbids_nothing_would_do_is_told() -> None:
+    strict = Expected(UNCHECKED, UNCHECKED, UNCHECKED)
+    assert documents.strictness(b"package policy", strict).wanted == "a policy that forbids"
+    assert documents.strictness(b"package policy", replace(strict, allow_permissive=True)).wanted == "any policy"
 
 
 def test_unreadable_certificates_are_a_verdict(emulated: Emulated) -> None:
