@@ -68,6 +68,15 @@ def test_emulated_evidence_that_claims_to_be_real_is_refused_even_under_the_emul
     assert codes(judge(emulated, replace(sample(emulated), tee="snp"))) == ["evidence.tee"]
 
 
+def test_claims_beside_a_report_that_is_not_genuine_are_not_looked_at(emulated: Emulated) -> None:
+    good = sample(emulated)
+    report = bytes((*good.report[:0x50], good.report[0x50] ^ 1, *good.report[0x51:]))
+    verdict = judge(emulated, replace(good, report=report, policy=b"package other\n"))
+    assert codes(verdict) == ["sig.invalid"]
+    assert verdict.checks[-1].name == "signature"
+    assert judge(emulated, good).checks[-2].name == "claims"
+
+
 def test_evidence_of_another_product_than_the_one_named_is_refused(emulated: Emulated) -> None:
     evidence = sample(emulated)
     judged: tuple[tuple[Product, list[str]], ...] = ((MILAN, []), (GENOA, ["cert.product"]))

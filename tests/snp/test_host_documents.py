@@ -48,10 +48,21 @@ def test_table_of_todays_kvm_is_empty(empty: bytes) -> None:
         table((certtable.VCEK, b"1"), (certtable.VCEK, b"2")),
         table((certtable.VCEK, b"key"))[:-1],
         b"\1" * 24,
+        bytes(20) + b"\1\0\0\0",
+        bytes(16) + b"\1" + bytes(7),
         bytes(23),
         bytes(128 * 1024),
     ],
-    ids=["empty entry", "twice", "beyond the end", "no end", "short", "huge"],
+    ids=[
+        "empty entry",
+        "twice",
+        "beyond the end",
+        "no end",
+        "end with a length",
+        "end with an offset",
+        "short",
+        "huge",
+    ],
 )
 def test_malformed_table_is_refused(data: bytes) -> None:
     with pytest.raises(SnpError) as caught:
