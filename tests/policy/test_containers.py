@@ -429,3 +429,20 @@ def test_signals_need_a_container() -> None:
     assert code(talk.ask("signal_container_process", signal(15))) == "not_started"
     assert code(talk.ask("shutdown_container", containerID=ID)) == "not_started"
     assert talk.ask("unmount_overlay", unmountTarget=rootfs()).allowed
+
+
+def test_every_group_of_a_process_must_be_one_of_those_in_the_policy() -> None:
+    user = {
+        "user_idname": {"pattern": "", "strategy": "any"},
+        "group_idnames": [{"pattern": gid, "strategy": "id"} for gid in ("1000", "2000")],
+        "umask": "0022",
+    }
+    for groups, allowed in (
+        (("1000", "2000"), True),
+        (("2000",), True),
+        (("1000", "0"), False),
+        (("0", "2000"), False),
+    ):
+        talk = Talk(policy(container(user=user))).prepared()
+        asked = creation(groups=[{"id": gid, "name": ""} for gid in groups])
+        assert talk.ask("create_container", asked).allowed is allowed, groups
