@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def test_delete_of_one_container_leaves_the_pod_alone_and_that_of_the_pod_ends_i
     # The owner's, while its shim lives: containerd has lost the connection, and counts on all being gone after this.
     assert run_delete(own_vm, own_vm.name).exit_status == 137
     assert qemu(own_vm.host) == []
-    assert run_delete(own_vm, own_vm.name).exit_status == 137
+    with suppress(FileNotFoundError):  # containerd has run it as well, and has removed the bundle meanwhile
+        assert run_delete(own_vm, own_vm.name).exit_status == 137
     for name in (member, own_vm.name):
         own_vm.host.remove(name)
     wait_until(lambda: not Inventory.take(own_vm.host).processes, "all to end")
