@@ -108,6 +108,13 @@ def test_events_between_command_and_answer_are_kept_for_who_waits(qemu: FakeQemu
         qmp.wait_event("DEVICE_DELETED", device="d1", deadline=time.monotonic())
 
 
+@pytest.mark.parametrize("data", [1, "d1", [], None])
+def test_an_event_whose_data_are_none_is_malformed(qemu: FakeQemu, qmp: Qmp, data: object) -> None:
+    qemu.reply = lambda _: [{"event": "DEVICE_DELETED", "data": data}, {"return": 1}]
+    with pytest.raises(Malformed, match="an event that is none"):
+        qmp.execute("query-status", deadline=soon())
+
+
 def test_an_event_that_comes_later_is_waited_for(qemu: FakeQemu, qmp: Qmp) -> None:
     qemu.send({"event": "DEVICE_DELETED", "data": {"device": "d2"}})
     qemu.send({"event": "DEVICE_DELETED", "data": {"device": "d1"}})

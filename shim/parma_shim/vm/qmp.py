@@ -79,7 +79,7 @@ class Qmp:
             while True:
                 answer = self._receive(deadline)
                 if "event" in answer:
-                    self._events.append(answer)
+                    self._keep(answer)
                 elif answer.get("id") == serial:
                     return _value(command, answer)
                 # Anything else answers an earlier command that was given up on at its deadline.
@@ -91,13 +91,13 @@ class Qmp:
         with self._lock:
             while True:
                 for event in self._events:
-                    content = event.get("data") or {}
+                    content = event.get("data", {})
                     if event["event"] == name and all(content.get(key) == value for key, value in data.items()):
                         self._events.remove(event)
                         return event
                 answer = self._receive(deadline)
                 if "event" in answer:
-                    self._events.append(answer)
+                    self._keep(answer)
 
     def close(self) -> None:
         """Close the connection; a command in flight fails with Unavailable. Idempotent."""
@@ -106,6 +106,11 @@ class Qmp:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
+
+    def _keep(self, event: Document) -> None:
+        if not isinstance(event.get("data", {}), dict):
+            raise Malformed("QEMU sent an event that is none", expected="an object as its data")
+        self._events.append(event)
 
     def _send(self, data: bytes, descriptor: int | None, deadline: float) -> None:
         view = memoryview(data)
