@@ -28,13 +28,15 @@ _LINES: Final = 2000
 
 @dataclass
 class Baseline:
-    """``lines``: by test; ``seconds``: of processor time, by test; ``at_import``: functions that importing calls."""
+    """``lines``: by test; ``seconds``: of processor time, by test; ``at_import``: functions that importing calls;
+    ``modules``: names of what was imported of the files, by file."""
 
     lines: dict[str, set[Line]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     at_import: set[Function] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
+    modules: dict[str, str] = field(default_factory=dict)
 
 
 class Tracer:
@@ -91,6 +93,7 @@ class Recorder:
 
     def __init__(self, files: set[Path]) -> None:
         self.baseline = Baseline()
+        self._files = {str(path) for path in files}
         self._tracer = Tracer(files)
         self._of_fixtures: defaultdict[int, set[Line]] = defaultdict(set)
 
@@ -99,6 +102,11 @@ class Recorder:
         with self._tracer.on():
             session.perform_collect(files)
         self.baseline.at_import = self._tracer.at_import
+
+    def note_modules(self) -> None:
+        """When all tests have run."""
+        files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+        self.baseline.modules = {file: name for name, file in files.items() if file in self._files}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:

@@ -34,6 +34,7 @@ from tests.mutation.trial import (
     attempt,
     be_silent,
     forget_results,
+    import_all,
     in_own_folder,
     live_functions,
     make_shared_fixtures,
@@ -132,6 +133,7 @@ class Engine:
             recorder.collect(session, files)
             for item, following in zip(session.items, [*session.items[1:], None], strict=True):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            recorder.note_modules()
             modules = sorted(name for name in sys.modules if name.partition(".")[0] in _THIRD_PARTY)
             with os.fdopen(writer, "wb") as pipe:
                 pickle.dump((recorder.baseline, modules), pipe)
@@ -191,6 +193,7 @@ class _Lane:
         make_shared_fixtures(self._session.items, self._selection.seconds)
         self._session.config.pluginmanager.register(FirstFailure())
         items = {item.nodeid: item for item in self._session.items}
+        import_all(self._selection.modules)  # or what only tests import on their way would stay as it is
         functions = live_functions(set(self.job.area.modules()))
         forget_results()
         gc.freeze()

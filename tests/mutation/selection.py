@@ -36,6 +36,8 @@ class Selection:
             for line in baseline.lines[test]:
                 self._tests_of[line].add(test)
         self._at_import = baseline.at_import
+        sources = {str(path) for path in area.modules()}
+        self.modules = sorted(name for file, name in baseline.modules.items() if file in sources)
         self._uses = Uses(area)
         self._tests_named: defaultdict[Definition, list[str]] = defaultdict(list)
         for test in self.seconds:

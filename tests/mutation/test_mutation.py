@@ -32,6 +32,10 @@ def countdown(number: int) -> int:
 def unused(number: int) -> int:
     return number + 7
 """
+_LATE = """\
+def doubled(number: int) -> int:
+    return number + number
+"""
 _TESTS = """\
 import pytest
 from tiny import allowed, countdown
@@ -45,6 +49,10 @@ def test_negative_numbers_are_refused():
 
 def test_countdown_ends_at_zero():
     assert countdown(3) == 0
+
+def test_what_is_imported_late_counts_too():
+    from late import doubled
+    assert doubled(3) == 6
 """
 _RUN = """\
 import sys
@@ -54,8 +62,9 @@ from tests.mutation.engine import Job
 from tests.mutation.mutants import find
 from tests.mutation.run import run
 root = Path.cwd()
-area = Area(("tiny.py",), ("test_tiny.py",), root)
-sys.exit(run([Job("tiny", area, find(root / "tiny.py"))], 1, root / "survivors.toml"))
+area = Area(("tiny.py", "late.py"), ("test_tiny.py",), root)
+mutants = [mutant for path in area.modules() for mutant in find(path)]
+sys.exit(run([Job("tiny", area, mutants)], 1, root / "survivors.toml"))
 """
 _NEVER_CALLED = Key("tiny.py", "unused", "return number + 7", "return None")
 _ALSO_NOT = [
@@ -75,14 +84,16 @@ def texts(path: Path) -> set[tuple[str, str, str]]:
 
 def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not_survive(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(_MODULE)
+    (tmp_path / "late.py").write_text(_LATE)
     (tmp_path / "test_tiny.py").write_text(_TESTS)
     (tmp_path / "survivors.toml").write_text(entry(_NEVER_CALLED) + entry(_NOTICED))
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\nmarkers = e2e: none\n")
     command, environment = [sys.executable, "-c", _RUN], {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
-    # What is imported (LIMIT), what is called, a loop without end twice; nobody calls the rest.
-    assert re.search(r"^tiny +17 +\d+ +\d+ +3 +82\.4 %$", done.stdout, re.MULTILINE), done.stdout
+    # What is imported (LIMIT), what is called, a loop without end twice, a module that only a test imports; nobody
+    # calls the rest.
+    assert re.search(r"^tiny +19 +\d+ +\d+ +3 +84\.2 %$", done.stdout, re.MULTILINE), done.stdout
     assert done.stdout.count("[[survivor]]") == 2
     assert all(f"[[survivor]]\n{key}" in done.stdout for key in _ALSO_NOT)
     assert f"no longer survives:\n{_NOTICED}" in done.stdout

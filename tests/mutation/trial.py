@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.machinery
 import math
 import mmap
@@ -164,6 +165,12 @@ def make_shared_fixtures(items: Sequence[pytest.Item], seconds: Mapping[str, flo
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
+def import_all(names: Iterable[str]) -> None:
+    """Imports modules that functions import only when they are called."""
+    for name in names:
+        importlib.import_module(name)
+
+
 def live_functions(files: set[Path]) -> list[FunctionType]:
     """Everything that was made of the files' ``def``."""
     names = {str(path) for path in files}
@@ -180,8 +187,9 @@ def forget_results() -> None:
 
 
 def put_in_place(mutant: Mutant, functions: Iterable[FunctionType]) -> bool:
-    """Gives the functions of the mutant's scope the faulty code. False when they cannot take it."""
+    """Gives the functions of the mutant's scope the faulty code. False when they cannot take it, or there are none."""
     faulty = {(code.co_qualname, code.co_firstlineno): code for code in _codes(mutant.fault.compile(mutant.path))}
+    placed = False
     for function in functions:
         code = function.__code__
         if code.co_filename == str(mutant.path) and code.co_qualname == mutant.scope:
@@ -189,7 +197,8 @@ def put_in_place(mutant: Mutant, functions: Iterable[FunctionType]) -> bool:
             if other is None or other.co_freevars != code.co_freevars:
                 return False
             function.__code__ = other
-    return True
+            placed = True
+    return placed
 
 
 def _codes(code: CodeType) -> Iterable[CodeType]:
