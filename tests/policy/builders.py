@@ -98,6 +98,11 @@ def policy(*containers: Json, without: Sequence[str] = (), parity: bool = False,
     return load(text(*containers, without=without, **definitions).encode(), parity=parity)
 
 
+def short(*lines: str, parity: bool = False) -> Policy:
+    """A policy of these definitions only."""
+    return load("\n".join(["package policy", *lines, ""]).encode(), parity=parity)
+
+
 def process(**changes: Any) -> Json:
     """The part of a request that create and exec share, as the good container allows it."""
     return {

@@ -7,7 +7,7 @@ import pytest
 
 from parma_policy.reader import PolicyTextError
 from parma_policy.reader.limits import MAX_DEPTH, MAX_INTEGER, MAX_LIST, MAX_STATEMENTS
-from parma_policy.reader.syntax import Array, Object, Parameter, Reference, Value, parse
+from parma_policy.reader.syntax import RULES_HINT, Array, Object, Parameter, Reference, Value, parse, value_end
 
 
 def value(literal: str) -> Value:
@@ -75,6 +75,8 @@ def test_containers_know_where_their_elements_are() -> None:
         ("x := 1\n", 1, 1, "package policy"),
         ("package\n p", 2, 2, "package name"),
         ("package a.b\n", 1, 9, "package name"),
+        ("package", 1, 8, "package name"),
+        ("package 5", 1, 9, "package name"),
         ("package p x := 1", 1, 11, "new line"),
         ("package p\npackage q\n", 2, 1, "'package' cannot stand here"),
         ("package p\nimport data.x\n", 2, 8, "cannot import"),
@@ -90,7 +92,9 @@ def test_containers_know_where_their_elements_are() -> None:
         ("package p\nx == 1\n", 2, 3, "behind 'x'"),
         ("package p\nx[1] := 2\n", 2, 2, "behind 'x'"),
         ("package p\nx.y := 2\n", 2, 1, "found 'x.y'"),
-        ("package p\n:= 2\n", 2, 1, "name := value"),
+        ("package p\n:= 2\n", 2, 1, "found ':'; expected 'name := value'"),
+        ('package p\nx := "a""b"\n', 2, 9, "behind a complete statement"),
+        ('package p\nx :=\n"a"y := 1\n', 3, 4, "behind a complete statement"),
         ("package p\nx := y\n", 2, 6, "found 'y'"),
         ("package p\nx := input.a\n", 2, 6, "found 'input.a'"),
         ("package p\nx := http.send({})\n", 2, 6, "found 'http.send'"),
@@ -149,7 +153,63 @@ def test_the_number_of_statements_is_limited() -> None:
         parse("\n".join(["package p", *lines, "y := 1"]))
 
 
-def test_rules_of_its_own_are_refused_with_the_way_out() -> None:
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("as", "contains", "data", "default", "else", "every", "false", "if", "import", "in", "input", "not", "null"),
+        *("package", "some", "true", "with", "_"),
+    ],
+)
+def test_words_of_the_language_are_no_names(word: str) -> None:
+    with pytest.raises(PolicyTextError, match=f"'{word}' cannot stand here"):
+        parse(f"package p\nx := 1\n{word} := 1\n")
+
+
+def test_one_definition_too_many_is_pointed_at() -> None:
+    lines = [f"x{number} := 1" for number in range(MAX_STATEMENTS + 1)]
+    with pytest.raises(PolicyTextError, match=f"too many definitions; expected at most {MAX_STATEMENTS}") as caught:
+        parse("\n".join(["package p", *lines, "y := 1"]))
+    assert (caught.value.line, caught.value.column) == (MAX_STATEMENTS + 2, 1)
+
+
+def test_the_end_of_a_value_is_found_however_deep_it_is() -> None:
+    literal = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert value_end(f"x := {literal} # more", 5) == 5 + len(literal)
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ('mount_device := {"allowed": true} if { input.target == "x" }', "mount_device"),
+        ("mount_device { true }", "mount_device"),
+        ("mount_device contains 1", "mount_device"),
+        ("mount_device := x", "mount_device"),
+        ("mount_device := [x | x := 1]", "mount_device"),
+        ("default mount_device := false", "mount_device"),
+        ("default\tmount_device=false", "mount_device"),
+        ("x := 1\ndefault", ""),
+        ("x := 1\ndefault := 1", ""),
+        ("x := 1\nelse := 1", ""),
+        ("import data.x", ""),
+    ],
+)
+def test_rules_of_its_own_are_refused_with_the_way_out(lines: str, name: str) -> None:
     with pytest.raises(PolicyTextError) as caught:
-        parse('package policy\nmount_device := {"allowed": true} if { input.target == "x" }\n')
-    assert "Rego engine" in caught.value.hint
+        parse(f"package policy\n{lines}\n")
+    assert caught.value.hint == (f"'{name}' seems to be a rule: {RULES_HINT}" if name else RULES_HINT)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("package other", "'name := value'"),
+        ("x := 1\nimport rego.v1", "'name := value'"),
+        (":= 1", "'name := value'"),
+        ("x := ?", "a literal: a string, a whole number, true, false, null, an array or an object"),
+        ("x := 1\nx := 2", ""),
+    ],
+)
+def test_other_mistakes_are_no_matter_for_an_engine(lines: str, expected: str) -> None:
+    with pytest.raises(PolicyTextError) as caught:
+        parse(f"package policy\n{lines}\n")
+    assert (caught.value.expected, caught.value.hint) == (expected, "")

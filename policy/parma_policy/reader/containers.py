@@ -70,7 +70,7 @@ class ContainerReader:
     """Reads what stands in a policy or fragment of one framework version."""
 
     framework_version: Version
-    parity: bool = False
+    parity: bool
     patterns: PatternCache = field(default_factory=PatternCache)
 
     def since(self, member: str) -> bool:
@@ -237,8 +237,7 @@ class ContainerReader:
     def container(self, node: Node) -> Container:
         """One container, with what its framework version did not know yet filled in."""
         known = tuple(name for name in _SINCE if self.since(name))
-        unknown = tuple(name for name in _SINCE if name not in known)
-        members = node.members((*_ALWAYS, *known), (*unknown, *_IGNORED, "attestation"))
+        members = node.members((*_ALWAYS, *known), (*_SINCE, *_IGNORED, "attestation"))
         reachable = self.reachable(members.get("attestation"))
         init_signals = self.signals(members["signals"])
         if self.framework_version < _TERMINATING_SIGNALS_SINCE:

@@ -37,7 +37,7 @@ def svn_of(value: Value) -> SvnValue | None:
     return int(value) if _WHOLE_NUMBER.fullmatch(value) else Version.parse(value)
 
 
-def fragment_rule(node: Node, *, parity: bool, always_parameters: bool = False) -> FragmentRule:
+def fragment_rule(node: Node, *, parity: bool, always_parameters: bool) -> FragmentRule:
     """One element of ``fragments``. ``always_parameters``: it gives an empty set where it has none."""
     members = node.members(("issuer", "feed", "minimum_svn", "includes"), ("parameters", "required_receipts"))
     minimum = members["minimum_svn"]

@@ -9,7 +9,7 @@ from parma_wire.errors import Malformed
 class PolicyTextError(Malformed):
     """A policy text that the strict reader refuses. ``line`` and ``column`` count from 1, columns in characters."""
 
-    def __init__(self, message: str, *, line: int, column: int, expected: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, line: int, column: int, expected: str, hint: str) -> None:
         super().__init__(f"policy line {line}, column {column}: {message}", expected=expected, hint=hint)
         self.line = line
         self.column = column

@@ -49,7 +49,7 @@ def framework_claim(document: Document) -> VersionClaim:
     """The framework version of a policy or fragment, checked against ours."""
     claim, value = claimed(document, "framework_version", "framework_svn")
     ours = FRAMEWORK_VERSION
-    if value is None and claim.version is None:
+    if value is None:
         return VersionClaim(None, f"framework_version is missing. Current version: {ours}")
     if claim.version is not None and claim.version > ours:
         problem = f"framework_version is ahead of the current version: {claim.version} is greater than {ours}"

@@ -82,7 +82,7 @@ def decode(data: bytes) -> str:
 
 def _api_claim(document: Document) -> VersionClaim:
     claim, value = claimed(document, "api_version", "api_svn")
-    if claim.version is None and value is None:
+    if value is None:
         return VersionClaim(None, "policy does not define api_version")
     return claim
 
@@ -170,8 +170,8 @@ def _extensions(document: Document) -> Extensions:
 def _check_line(document: Document, offset: int, line: str) -> None:
     """Some definitions must be found by whoever has the text but no reader of Rego: a relying party, ``grep``."""
     text = document.source.text
-    start, end = text.rfind("\n", 0, offset) + 1, text.find("\n", offset)
-    if text[start : end if end >= 0 else None].removesuffix("\r") != line:
+    written = text[:offset].rpartition("\n")[2] + text[offset:].partition("\n")[0]
+    if written.removesuffix("\r") != line:
         raise document.source.error(offset, "not written so that everybody finds it", expected=f"the line '{line}'")
 
 

@@ -122,9 +122,6 @@ class Members:
     def __getitem__(self, name: str) -> Node:
         return Node(self.node.source, self.value[name], self.value.offsets[name], f"{self.node.path}.{name}")
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.value
-
     def get(self, name: str) -> Node | None:
         """The member, or None where it is absent."""
         return self[name] if name in self.value else None

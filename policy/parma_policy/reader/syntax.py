@@ -127,6 +127,7 @@ _RAW_STRING: Final = re.compile(r"`([^`\r]*)`")
 _IMPORT: Final = re.compile(r"rego\.v1|future\.keywords(?:\.(?:every|in|if|contains))?")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INVISIBLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+_DEFAULT: Final = re.compile(r"default[ \t]+([A-Za-z_][A-Za-z0-9_]*)")
 _KEYWORDS: Final = {"true": True, "false": False, "null": None}
 _RESERVED: Final = frozenset(
     (
@@ -154,11 +155,6 @@ def value_end(text: str, offset: int) -> int:
     parser.position = offset
     parser.value(0)
     return parser.position
-
-
-def _second_word(text: str, position: int) -> str:
-    words = text[position : position + 200].split(maxsplit=2)
-    return words[1] if len(words) > 1 else ""
 
 
 class _Parser:
@@ -265,7 +261,8 @@ class _Parser:
             raise self.error(self.found() if not name else f"found {name!r}", expected="'name := value'")
         self.name = name
         if name in _RESERVED:
-            self.name = _second_word(self.text, self.position) if name == "default" else ""
+            rule = _DEFAULT.match(self.text, offset)
+            self.name = rule[1] if rule else ""
             hint = "" if name in ("package", "import") else self.rules_hint()
             raise self.error(f"{name!r} cannot stand here", expected="'name := value'", hint=hint)
         self.position += len(name)
