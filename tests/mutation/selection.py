@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.mutation.mutants import Mutant
 
 BUDGET: Final = 4.0
 """Seconds of processor time for one fault: what the tests that this allows do not notice counts as survived."""
+_ABOUT: Final = 2.0
+"""Of these, those for tests that seem to be about what is at fault."""
 
 
 Definition = tuple[Path, str]
@@ -41,9 +44,9 @@ class Selection:
         self._uses = Uses(area)
         self._tests_named: defaultdict[Definition, list[str]] = defaultdict(list)
         for test in self.seconds:
-            path, _, name = test.partition("::")
-            self._tests_named[area.root / path, name.partition("::")[0].partition("[")[0]].append(test)
+            self._tests_named[_definition(area, test)].append(test)
         self._kills: defaultdict[tuple[Path, str], Counter[str]] = defaultdict(Counter)
+        self._words = Words(area, self.seconds)
 
     def needs_import(self, mutant: Mutant) -> bool:
         """Whether the fault shows only in a module that is imported with it."""
@@ -53,10 +56,16 @@ class Selection:
         """At most for `BUDGET`; none: no test runs it."""
         able, naming = self._able(mutant)
         kills, near = self._kills[mutant.path, mutant.scope], self._kills[mutant.path, ""]
+        about = sorted(able, key=lambda test: (-self._words.shared(mutant, test), self.seconds[test], test))
+        chosen = set(_affordable(about, self.seconds, _ABOUT))
         ordered = sorted(
-            able, key=lambda test: (-kills[test], -near[test], test not in naming, self.seconds[test], test)
+            able,
+            key=lambda test: (
+                *(-kills[test], test not in chosen, -near[test], test not in naming),
+                *(self.seconds[test], test),
+            ),
         )
-        return list(_affordable(ordered, self.seconds))
+        return list(_affordable(ordered, self.seconds, BUDGET))
 
     def killed_by(self, mutant: Mutant, test: str) -> None:
         """Is asked first from now on."""
@@ -115,6 +124,36 @@ class Uses:
         return lines, definitions
 
 
+class Words:
+    """What tests and faults have in common, judged by their words: the rarer a word, the more it says."""
+
+    def __init__(self, area: Area, tests: Iterable[str]) -> None:
+        functions: dict[Definition, frozenset[str]] = {}
+        for file in area.test_files():
+            lines = (area.root / file).read_text().splitlines()
+            for statement in ast.parse("\n".join(lines)).body:
+                if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+                    first = min([statement.lineno, *(item.lineno for item in statement.decorator_list)])
+                    text = "\n".join(lines[first - 1 : statement.end_lineno])
+                    functions[area.root / file, statement.name] = _words(text)
+        self._count = Counter(word for words in functions.values() for word in words)
+        self._of = {test: functions.get(_definition(area, test), frozenset()) for test in tests}
+
+    def shared(self, mutant: Mutant, test: str) -> float:
+        """How much that is."""
+        words = _words(f"{mutant.scope} {mutant.was}") & self._of[test]
+        return sum(1 / self._count[word] for word in sorted(words))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in re.findall(r"[A-Za-z]{2,}|[0-9]+", text))
+
+
+def _definition(area: Area, test: str) -> Definition:
+    path, _, name = test.partition("::")
+    return area.root / path, name.partition("::")[0].partition("[")[0]
+
+
 def _defined(statement: ast.stmt) -> set[str]:
     match statement:
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -136,10 +175,9 @@ def _named(statement: ast.stmt) -> dict[str, set[int]]:
     return found
 
 
-def _affordable(tests: Iterable[str], seconds: dict[str, float]) -> Iterator[str]:
-    total = 0.0
+def _affordable(tests: Iterable[str], seconds: dict[str, float], limit: float) -> Iterator[str]:
+    """In their order, without those that take longer than what is left."""
     for test in tests:
-        total += seconds[test]
-        if total > BUDGET:
-            return
-        yield test
+        if seconds[test] <= limit:
+            limit -= seconds[test]
+            yield test

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.mutation import survivors
-from tests.mutation.areas import AREAS, ROOT
+from tests.mutation.areas import AREAS, ROOT, Area
 from tests.mutation.mutants import find
+from tests.mutation.selection import Words
 from tests.mutation.survivors import Comparison, Key
 
 _MODULE = """\
@@ -97,6 +98,17 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     assert done.stdout.count("[[survivor]]") == 2
     assert all(f"[[survivor]]\n{key}" in done.stdout for key in _ALSO_NOT)
     assert f"no longer survives:\n{_NOTICED}" in done.stdout
+
+
+def test_tests_that_speak_of_what_is_at_fault_are_told_from_others(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(_MODULE)
+    (tmp_path / "test_tiny.py").write_text(_TESTS)
+    tests = [f"test_tiny.py::{name}" for name in re.findall(r"def (test_\w+)", _TESTS)]
+    words = Words(Area(("tiny.py",), ("test_tiny.py",), tmp_path), tests)
+    fault = next(mutant for mutant in find(tmp_path / "tiny.py") if mutant.was == "return number < LIMIT")
+    *_, nearest = sorted(tests, key=lambda test: words.shared(fault, test))
+    assert nearest == "test_tiny.py::test_numbers_below_the_limit_are_allowed"
+    assert words.shared(fault, "test_tiny.py::test_countdown_ends_at_zero") == 0
 
 
 def test_a_complete_list_is_neither_short_nor_long() -> None:
