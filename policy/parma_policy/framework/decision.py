@@ -17,7 +17,7 @@ MAX_MESSAGE = 1600
 
 def shown(value: object) -> str:
     """A value on one line of printable ASCII, shortened."""
-    text = json.dumps(list(value) if isinstance(value, tuple) else value)
+    text = json.dumps(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 

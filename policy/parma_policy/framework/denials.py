@@ -23,11 +23,13 @@ def create(view: View, candidates: Sequence[Container], request: CreateContainer
     """Why none of the candidates may be created like this."""
     return _closest(
         candidates,
-        lambda container: (
-            (container.command != request.arg_list)
-            + (request.privileged and not container.allow_elevated)
-            + (container.seccomp_profile_sha256 != request.seccomp_profile_sha256)
-            + _distance(view, container, request, request.privileged)
+        lambda container: sum(
+            (
+                container.command != request.arg_list,
+                request.privileged and not container.allow_elevated,
+                container.seccomp_profile_sha256 != request.seccomp_profile_sha256,
+                _distance(view, container, request, request.privileged),
+            )
         ),
         lambda container: _why_not_create(view, container, request),
     )
@@ -85,14 +87,14 @@ def _closest(
 def _distance(view: View, container: Container, request: _Process, privileged: bool) -> int:
     """How many of the rules fail that creating a container and running a command in it share, or fewer."""
     flags = view.policy.flags
-    return (
-        (container.working_dir != request.working_dir)
-        + (not user_allowed(container.user, request))
-        + (not new_privileges_allowed(container, request.no_new_privileges))
-        + (not flags.allow_environment_variable_dropping and not container.env_rules.allow(request.env_list))
-        + (
+    return sum(
+        (
+            container.working_dir != request.working_dir,
+            not user_allowed(container.user, request),
+            not new_privileges_allowed(container, request.no_new_privileges),
+            not flags.allow_environment_variable_dropping and not container.env_rules.allow(request.env_list),
             not flags.allow_capability_dropping
-            and not default_capabilities(view, container, privileged).same_as(request.capabilities)
+            and not default_capabilities(view, container, privileged).same_as(request.capabilities),
         )
     )
 

@@ -141,7 +141,8 @@ def seccomp(place: str, expected: str, given: str) -> Reason:
 
 
 def _id_name(rule: IdName) -> str:
-    return "any" if rule.strategy == "any" else f"{rule.strategy} {shown(rule.pattern)}"
+    """Of a rule that refuses somebody, which "any" never does."""
+    return f"{rule.strategy} {shown(rule.pattern)}"
 
 
 def _given_id(given: UserName) -> str:
@@ -238,14 +239,13 @@ def env(show: Extensions, place: str, rules: EnvRules, variables: tuple[str, ...
     return reasons
 
 
-def env_undecidable(*candidates: tuple[str, ...]) -> Reason:
+def env_undecidable(one: tuple[str, ...], other: tuple[str, ...]) -> Reason:
     """Several containers would keep equally many, but different, variables."""
-    differing = set(candidates[0]).symmetric_difference(*candidates[1:2]) if candidates else set()
     return Reason(
         "env_undecidable",
         "several containers of the policy would each keep other environment variables",
         "invalid env list",
-        actual=", ".join(map(shown, names(sorted(differing))[:_MAX_LISTED])),
+        actual=", ".join(map(shown, names(sorted(set(one) ^ set(other)))[:_MAX_LISTED])),
         change="the containers would have to differ in their command or keep the same variables",
     )
 

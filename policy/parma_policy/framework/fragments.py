@@ -163,7 +163,7 @@ def _by_svn(
     fragment: FragmentText, rules: Sequence[FragmentRule], header_svn: int | None
 ) -> tuple[list[FragmentRule], list[Reason]]:
     svn: SvnValue | None = fragment.svn if fragment.has_svn else header_svn
-    if fragment.has_svn and header_svn is not None and svn != header_svn:
+    if header_svn is not None and svn != header_svn:
         topic = f"svn in header {header_svn} does not match svn in fragment rego {svn}"
         return [], [Reason("svn_mismatch", topic, topic)]
     accepted = [rule for rule in rules if _at_least(svn, rule.minimum_svn)]

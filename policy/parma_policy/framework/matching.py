@@ -11,7 +11,6 @@ from parma_policy.patterns import compile_anchored
 from parma_policy.requests import CreateContainer, ExecInContainer, Mount, ProvideFiles
 
 _SANDBOX = "sandbox://"
-_HUGE_PAGES = "hugepages://"
 _PLAN9 = "plan9://"
 
 WRITABLE_SYSFS = Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "rw"))
@@ -47,8 +46,6 @@ def clean_path(path: str) -> bool:
 
 def mounts_refused(view: View, container: Container, request: CreateContainer) -> list[Mount]:
     """The mounts of the request that the container may not have."""
-    if not request.mounts:
-        return []
     rules = [*container.mounts, *view.platform.default_mounts]
     if container.allow_elevated:
         rules += view.platform.privileged_mounts

@@ -15,7 +15,7 @@ using the state from before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -66,7 +66,7 @@ class LoadedFragment:
 
     issuer: str
     feed: str
-    containers: ContainerIndex = field(default_factory=ContainerIndex)
+    containers: ContainerIndex
     external_processes: tuple[ExternalProcess, ...] = ()
     fragments: tuple[FragmentRule, ...] = ()
     platform_rules: tuple[PlatformRule, ...] = ()

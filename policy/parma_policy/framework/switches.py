@@ -88,7 +88,7 @@ def exec_external(view: View, request: ExecExternal) -> Outcome:
     dropping = view.policy.flags.allow_environment_variable_dropping
     env = choose_env(remaining, lambda process: process.env_rules, request.env_list, dropping=dropping)
     ambiguous = repeated(view, env.kept) if env.candidates else []
-    if env.undecided or not env.candidates or ambiguous:
+    if not env.candidates or ambiguous:
         return denied(point, *_why_not_external(view, request, env, ambiguous)), view.state
     stdio = env.candidates[0].allow_stdio_access
     if any(process.allow_stdio_access != stdio for process in env.candidates):
