@@ -48,9 +48,10 @@ _VERIFIER: Final = (
 _POLICY_TESTS: Final = tuple(
     f"tests/policy/test_{name}.py"
     for name in (
-        *("attestation", "compatibility", "containers", "decide", "env_rules", "explain", "fragment_text", "fragments"),
-        *("mounts", "open_door", "permissive", "points", "properties", "provided", "reader", "reader_containers"),
-        *("reader_parts", "reasons", "small_parts", "syntax"),
+        *("attestation", "compatibility", "container_mounts", "containers", "decide", "denial_messages"),
+        *("denials_of_points", "env_rules", "explain", "fragment_text", "fragments", "mounts", "open_door"),
+        *("permissive", "points", "properties", "provided", "reader", "reader_containers", "reader_parts"),
+        *("reasons", "small_parts", "syntax"),
     )
 )
 """Not those of tools, nor those that compare with a Rego engine for minutes."""

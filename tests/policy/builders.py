@@ -151,6 +151,7 @@ class Talk:
         decision, self.state = decide(
             self.policy, self.state, point, members if request is None else request, platform=self.platform
         )
+        assert decision.point == point[:80]
         return decision
 
     def mount_layers(self, layers: Sequence[str] = LAYERS, first: int = 0) -> list[str]:

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 
-from parma_policy.framework import Platform
 from parma_policy.framework.view import PRIVILEGED_CAPABILITIES
-from parma_policy.model import MountRule
 from tests.policy.builders import (
     CAPS,
-    HUGE_PAGES,
     ID,
     OTHER_ID,
     SANDBOX,
@@ -45,6 +42,7 @@ def test_what_the_policy_says_is_allowed() -> None:
     assert decision.env_list == ("PATH=/usr/bin:/bin",)
     assert list(decision.caps.bounding) == CAPS
     assert decision.allow_stdio_access
+    assert not decision.add_module
     assert decision.message() == decision.hint() == ""
 
 
@@ -88,6 +86,12 @@ def test_what_the_policy_says_is_allowed() -> None:
             "extra CAP_SYS_ADMIN",
         ),
         ({"capabilities": capabilities(CAPS[1:])}, "capabilities", "capabilities don't match", "missing CAP_CHOWN"),
+        (
+            {"capabilities": capabilities([*CAPS[1:], "CAP_BPF"])},
+            "capabilities",
+            "capabilities don't match",
+            "got extra CAP_BPF; missing CAP_CHOWN;",
+        ),
         (
             {"capabilities": capabilities([*CAPS, CAPS[0]])},
             "capabilities",
@@ -140,6 +144,34 @@ def test_among_equally_close_ones_the_right_command_counts() -> None:
     assert code(decision) == "working_dir"
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        ({"privileged": True}, {"allow_elevated": True}),
+        ({"envList": ["PATH=/usr/bin:/bin", "A=1"]}, {}),
+        ({"capabilities": capabilities([*CAPS, "CAP_SYS_ADMIN"])}, {}),
+    ],
+)
+def test_what_is_allowed_or_dropped_does_not_make_a_candidate_less_close(asked: Json, allowed: Json) -> None:
+    """The second is as close as the first, and has the right command."""
+    first, second = container(command=["a"], **allowed), container(command=["b"], working_dir="/", **allowed)
+    dropping = {"allow_environment_variable_dropping": True, "allow_capability_dropping": True}
+    decision = create(creation(argList=["b"], **asked), first, second, **dropping)
+    assert [(reason.code, reason.where) for reason in decision.reasons] == [
+        ("working_dir", "containers[1].working_dir")
+    ]
+
+
+def test_of_two_with_two_failing_rules_the_one_with_the_right_command_counts() -> None:
+    wrong, right = container(command=["a"], working_dir="/"), container(command=["b"], working_dir="/")
+    user = {**right["user"], "umask": "0077"}
+    decision = create(creation(argList=["b"]), wrong, {**right, "user": user})
+    assert [(reason.code, reason.where.partition(".")[0]) for reason in decision.reasons] == [
+        ("working_dir", "containers[1]"),
+        ("umask", "containers[1]"),
+    ]
+
+
 def test_all_failing_rules_of_the_closest_are_listed() -> None:
     decision = create(creation(argList=["x"], workingDir="/x", envList=[]))
     assert [reason.code for reason in decision.reasons] == ["command", "working_dir", "env_required"]
@@ -185,78 +217,6 @@ def test_users_by_name_and_expression() -> None:
     assert 'expected name "staff", got 1000 "app"' in denied.message()
     nobody = {**user, "group_idnames": []}
     assert "expected none" in create(creation(user={"id": "5", "name": "app"}), container(user=nobody)).message()
-
-
-# -- mounts ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "allowed"),
-    [
-        ({}, True),
-        ({"source": f"{SANDBOX}/tmp/empty/"}, False),
-        ({"source": f"{SANDBOX}/tmp/empty/../../../etc"}, False),
-        ({"source": f"{SANDBOX}/tmp/empty//x"}, False),
-        ({"destination": "/data/"}, False),
-        ({"destination": ""}, False),
-        ({"options": ["rw", "rbind", "rshared", "rw"]}, False),
-        ({"destination": "/exact", "source": "/exact/source", "options": ["ro"]}, True),
-        ({"destination": "/exact", "source": "/exact/sourc.", "options": ["ro"]}, False),
-    ],
-)
-def test_a_mount_must_be_listed(change: Json, allowed: bool) -> None:
-    assert create(creation(mounts=[{**DATA_MOUNT, **change}])).allowed is allowed
-
-
-def escaping() -> Json:
-    rule = {"destination": "/data", "source": "sandbox:///a|.*/b", "type": "bind", "options": []}
-    return container(mounts=[rule])
-
-
-@pytest.mark.parametrize(
-    ("source", "strict", "reference"),
-    [(f"{SANDBOX}/a", True, True), (f"{SANDBOX}/x/b", True, True), ("/etc/b", False, True), ("/etc/c", False, False)],
-)
-def test_an_alternation_does_not_escape_its_directory(source: str, strict: bool, reference: bool) -> None:
-    request = creation(mounts=[{"destination": "/data", "source": source, "type": "bind", "options": []}])
-    assert create(request, escaping()).allowed is strict
-    talk = Talk(policy(escaping(), parity=True)).prepared()
-    assert talk.ask("create_container", request).allowed is reference
-
-
-def test_huge_pages_have_their_own_directory() -> None:
-    rule = {"destination": "/huge", "source": "hugepages://2M/.+", "type": "bind", "options": []}
-    mount = {**rule, "source": f"{HUGE_PAGES}2M/x"}
-    assert create(creation(mounts=[mount]), container(mounts=[rule])).allowed
-    assert not create(creation(mounts=[mount], hugePagesDir=""), container(mounts=[rule])).allowed
-
-
-def test_a_share_must_be_mounted_for_this_container() -> None:
-    rule = {"destination": "/p9", "source": "plan9://", "type": "bind", "options": []}
-    share = f"/run/gcs/c/{ID}/mounts/m1"
-    request = creation(mounts=[{**rule, "source": share}])
-    talk = Talk(policy(container(mounts=[rule]))).prepared()
-    assert not talk.ask("create_container", request).allowed
-    assert talk.ask("plan9_mount", target=share).allowed
-    assert talk.ask("create_container", request).allowed
-
-
-def test_a_sandbox_container_may_have_a_writable_sysfs() -> None:
-    mount = {"destination": "/sys", "source": "sysfs", "type": "sysfs", "options": ["nosuid", "noexec", "nodev", "rw"]}
-    assert not create(creation(mounts=[mount])).allowed
-    assert create(creation(mounts=[mount], isSandboxContainer=True)).allowed
-    assert not create(creation(mounts=[{**mount, "source": "/x"}], isSandboxContainer=True)).allowed
-
-
-def test_mounts_of_the_platform_are_allowed_as_it_says() -> None:
-    platform = Platform((MountRule("/proc", "proc", "proc", ()),), (MountRule("/sys", "sysfs", "sysfs", ("rw",)),))
-    proc = {"destination": "/proc", "source": "proc", "type": "proc", "options": []}
-    sys = {"destination": "/sys", "source": "sysfs", "type": "sysfs", "options": ["rw"]}
-    plain = Talk(policy(), platform=platform).prepared()
-    assert not plain.ask("create_container", creation(mounts=[proc, sys])).allowed
-    assert plain.ask("create_container", creation(mounts=[proc])).allowed
-    elevated = Talk(policy(container(allow_elevated=True)), platform=platform).prepared()
-    assert elevated.ask("create_container", creation(mounts=[proc, sys])).allowed
 
 
 # -- capabilities ------------------------------------------------------------------------------------------------
@@ -312,18 +272,21 @@ def test_what_is_dropped_is_not_ambiguous() -> None:
 
 def test_containers_that_would_keep_other_variables_leave_no_answer() -> None:
     def with_rule(name: str) -> Json:
-        return container(env_rules=[{"pattern": f"{name}=1", "strategy": "string", "required": False}])
+        patterns = (f"{name}=1", "BOTH=1")
+        return container(env_rules=[{"pattern": text, "strategy": "string", "required": False} for text in patterns])
 
-    asked = creation(envList=["A=1", "B=1"])
+    asked = creation(envList=["A=1", "B=1", "BOTH=1"])
     decision = create(asked, with_rule("A"), with_rule("B"), allow_environment_variable_dropping=True)
     assert code(decision) == "env_undecidable"
-    assert '"A", "B"' in decision.message()
+    assert 'got "A", "B"; to allow it' in decision.message()
 
 
 def test_containers_that_differ_only_in_stdio_leave_no_answer() -> None:
     decision = create(creation(), container(), container(allow_stdio_access=False))
     assert code(decision) == "stdio_undecidable"
     assert decision.topics() == ("containers only distinguishable by allow_stdio_access",)
+    many = create(creation(), *[container(allow_stdio_access=bool(number)) for number in range(10)])
+    assert many.reasons[0].where == ", ".join(f"containers[{number}]" for number in range(10))[:100]
 
 
 # -- exec --------------------------------------------------------------------------------------------------------
@@ -446,3 +409,20 @@ def test_every_group_of_a_process_must_be_one_of_those_in_the_policy() -> None:
         talk = Talk(policy(container(user=user))).prepared()
         asked = creation(groups=[{"id": gid, "name": ""} for gid in groups])
         assert talk.ask("create_container", asked).allowed is allowed, groups
+
+
+def test_a_variable_given_twice_is_for_the_reference_only() -> None:
+    asked = creation(envList=["PATH=/usr/bin:/bin", "HOSTNAME=a", "HOSTNAME=b"])
+    assert code(create(asked)) == "env_ambiguous"
+    assert Talk(policy(parity=True)).prepared().ask("create_container", asked).allowed
+
+
+def test_what_no_candidate_may_have_is_told_before_what_is_given_twice() -> None:
+    assert code(create(creation(envList=["PATH=/usr/bin:/bin", "PATH=/evil"]))) == "env"
+
+
+def test_a_privileged_request_has_privileged_defaults_only_where_it_may_be_privileged() -> None:
+    names = list(PRIVILEGED_CAPABILITIES)
+    asked = creation(privileged=True, capabilities={**capabilities(names), "inheritable": names})
+    decision = create(asked, container(capabilities=None))
+    assert [reason.code for reason in decision.reasons] == ["privileged", "capabilities"]

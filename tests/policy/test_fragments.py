@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from parma_policy.framework import Decision, Kind
+from parma_policy.framework import GUEST, Decision, Kind, State
+from parma_policy.framework.fragments import parameter_sets
+from parma_policy.framework.view import View
+from parma_policy.requests import LoadFragment
 from parma_wire.errors import Malformed
 from tests.policy.builders import ID, Json, Talk, code, container, creation, policy
 
@@ -54,6 +57,25 @@ def test_only_what_is_included_counts() -> None:
     assert offer(talk, fragment(external_processes=[process])).allowed
     assert talk.ask("exec_external", argList=["tool"], envList=[], workingDir="/").allowed
     assert code(talk.ask("mount_device", target="/run/mounts/scsi/m0", deviceHash="c" * 64)) == "layer"
+
+
+@pytest.mark.parametrize(
+    "name", ["containers", "external_processes", "fragments", "platform_rules", "transparency_trust_lists"]
+)
+def test_of_a_fragment_that_brings_everything_only_what_is_included_is_kept(name: str) -> None:
+    brought: Json = {
+        "containers": [THEIRS],
+        "external_processes": [{"command": ["x"], "env_rules": [], "working_dir": "/", "allow_stdio_access": False}],
+        "fragments": [rule(issuer="nested")],
+        "platform_rules": [{"env_rules": [{"pattern": "A=1", "strategy": "string"}]}],
+        "transparency_trust_lists": [{"issuer": "t", "subject": "s", "minimum_svn": 1, "allowed_ledgers": ["l"]}],
+    }
+    talk = Talk(policy(fragments=[rule(includes=[name])]))
+    assert offer(talk, fragment(**brought)).allowed
+    (loaded,) = talk.state.fragments
+    kept = {other: getattr(loaded, other) for other in brought}
+    kept["containers"] = loaded.containers.containers
+    assert [other for other, items in kept.items() if items] == [name]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +148,8 @@ def test_with_an_unknown_framework_version_of_the_policy_there_are_no_fragments(
         ("1.2.0", "1.1.9", None, "svn"),
         ("1.2.0", 5, None, "svn_type"),
         ("1.2.0", "1.2.0", 5, "svn_type"),
+        ("1.2.0", "1.2.0", None, ""),
+        ("1.2.0", None, None, "svn"),
     ],
 )
 def test_the_version_must_be_new_enough(minimum: object, svn: object, header: object, expected: str) -> None:
@@ -137,13 +161,19 @@ def test_the_version_must_be_new_enough(minimum: object, svn: object, header: ob
 
 def test_a_minimum_that_is_no_version_is_satisfied_by_nothing() -> None:
     talk = Talk(policy(fragments=[rule(minimum_svn="none")], parity=True))
-    assert not offer(talk, fragment()).allowed
+    for svn in ("2", "1.2.3"):
+        assert not offer(talk, fragment(svn=svn)).allowed
 
 
 @pytest.mark.parametrize("version", [None, "9.0.0", "x"])
 def test_a_fragment_needs_a_framework_version_that_we_know(version: object) -> None:
     decision = offer(Talk(policy(fragments=[rule()])), fragment(framework_version=version))
-    assert code(decision) == "framework_version"
+    assert [reason.code for reason in decision.reasons] == ["framework_version"]
+
+
+def test_where_a_fragment_is_too_old_for_all_rules_the_first_is_told() -> None:
+    rules = [rule(minimum_svn="3", required_receipts=["*"]), rule(minimum_svn="4")]
+    assert offer(Talk(policy(fragments=rules)), fragment()).reasons[0].expected == "3 or newer"
 
 
 def test_every_reason_against_a_fragment_is_given() -> None:
@@ -179,6 +209,7 @@ def test_receipts_must_be_there(required: list[str], receipts: list[Json], missi
     decision = offer(talk, fragment(), receipts=receipts)
     assert decision.allowed is (not missing)
     assert decision.topics() == tuple(sorted(f"missing receipt from {name}" for name in missing))
+    assert [reason.code for reason in decision.reasons] == ["receipt"] * len(missing)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +228,7 @@ def test_a_fragment_that_cannot_be_read_is_denied(line: str) -> None:
     talk = Talk(policy(fragments=[rule()]))
     before = talk.state
     decision = offer(talk, fragment(line))
-    assert decision.kind is Kind.POLICY_ERROR
+    assert (decision.kind, code(decision)) == (Kind.POLICY_ERROR, "fragment_text")
     assert "line " in decision.message()
     assert talk.state is before
 
@@ -248,6 +279,20 @@ def test_each_set_of_parameters_makes_its_own_containers() -> None:
     assert attempt(rules, "/a", "/a")
     assert attempt(rules, "/b", "/b")
     assert not attempt(rules, "/a", "/b")
+
+
+def test_a_set_of_parameters_that_is_given_twice_counts_once() -> None:
+    talk = Talk(policy(fragments=[rule(parameters={"dir": "/a"})] * 2))
+    assert offer(talk, fragment()).allowed
+    assert len(talk.state.fragments) == 1
+
+
+def test_the_parameters_are_those_of_rules_that_accept_the_envelope() -> None:
+    rules = [rule(parameters={"dir": "/other"}, required_receipts=["*"]), rule(parameters={"dir": "/given"}), rule()]
+    request = LoadFragment("i", "f", None, fragment(), ())
+    for parity, expected in ((False, ["/given"]), (True, ["/other", "/given"])):
+        view = View(policy(fragments=rules, parity=parity), State.initial(), GUEST)
+        assert [given["dir"] for given in parameter_sets(view, request)] == expected
 
 
 WIDE = rule(includes=["containers", "external_processes"])

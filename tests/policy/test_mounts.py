@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from parma_policy.framework import Kind
@@ -52,6 +54,12 @@ def test_a_device_in_an_overlay_stays(talk: Talk) -> None:
     assert code(talk.ask("unmount_device", unmountTarget=disk(1))) == "in_use"
     assert talk.ask("unmount_overlay", unmountTarget=rootfs()).allowed
     assert talk.ask("unmount_device", unmountTarget=disk(1)).allowed
+
+
+def test_a_device_in_no_overlay_may_go(talk: Talk) -> None:
+    talk.prepared()
+    assert talk.ask("mount_device", target=disk(7), deviceHash=LAYERS[0]).allowed
+    assert talk.ask("unmount_device", unmountTarget=disk(7)).allowed
 
 
 def test_the_overlay_of_a_running_container_stays(talk: Talk) -> None:
@@ -150,10 +158,23 @@ def test_a_denial_under_an_unusable_framework_version_says_so() -> None:
     assert [reason.code for reason in decision.reasons] == ["flag", "framework_version"]
 
 
+def test_what_the_lists_do_not_decide_is_not_changed_by_an_unusable_framework_version() -> None:
+    talk = Talk(policy(framework_version="9.0.0", allow_dump_stacks=True, without=["host_network"]))
+    assert talk.ask("dump_stacks").message() == ""
+    missing = talk.ask("host_network")
+    assert [reason.code for reason in missing.reasons] == ["no_rule"]
+    overlay = talk.mount_overlay([])
+    assert (overlay.kind, code(overlay)) == (Kind.DENIED, "framework_version")
+
+
 def test_two_framework_versions_say_nothing_usable() -> None:
     talk = Talk(policy(framework_version="0.5.0", framework_svn="0.4.0"))
     request = {"containerID": ID, "layerPaths": [], "target": rootfs()}
     assert talk.ask("mount_overlay", request).kind is Kind.POLICY_ERROR
+    process = {"argList": ["x"], "envList": [], "workingDir": "/"}
+    assert talk.ask("exec_external", process).kind is Kind.POLICY_ERROR
+    fragment = {"issuer": "i", "feed": "f", "header_svn": None, "rego": "package p\n", "receipts": []}
+    assert talk.ask("load_fragment", fragment).kind is Kind.POLICY_ERROR
     assert talk.ask("dump_stacks").kind is Kind.DENIED
     assert talk.ask("mount_device", target=disk(0), deviceHash=LAYERS[0]).kind is Kind.DENIED
 
@@ -168,6 +189,8 @@ def test_unmounting_an_overlay_does_not_free_the_id(talk: Talk) -> None:
 def test_no_layers_at_all_match_only_in_parity_mode() -> None:
     talk = Talk(policy(container(layers=[]), parity=True))
     assert talk.mount_overlay([]).allowed
+    strict = Talk(replace(talk.policy, parity=False))  # which no text makes
+    assert code(strict.mount_overlay([])) == "layers"
 
 
 def test_platform_rules_make_variants_of_each_container() -> None:
@@ -183,6 +206,8 @@ def test_platform_rules_make_variants_of_each_container() -> None:
     )
     assert not talk.ask("create_container", both).allowed
     assert talk.ask("create_container", {**both, "mounts": []}).allowed
+    mounting = Talk(policy(platform_rules=rules)).prepared()
+    assert mounting.ask("create_container", {**both, "envList": ["PATH=/usr/bin:/bin"]}).allowed
 
 
 @pytest.mark.parametrize("version", ["0.6.0", "x", None])
@@ -200,7 +225,12 @@ def test_a_version_that_we_do_not_know_is_the_first_reason(version: object) -> N
 def test_scratch_space_is_mounted_once_at_each_place(talk: Talk) -> None:
     assert talk.ask("scratch_mount", target="/s", encrypted=True).allowed
     assert code(talk.ask("scratch_mount", target="/s", encrypted=True)) == "already_mounted"
-    assert code(talk.ask("scratch_mount", target="/t", encrypted=False)) == "unencrypted"
+    plain = talk.ask("scratch_mount", target="/t", encrypted=False)
+    flag = "allow_unencrypted_scratch"
+    assert plain.message() == (
+        f"scratch_mount denied: scratch space must be encrypted; to allow it, {flag} would have to be true "
+        f"[unencrypted at {flag}]"
+    )
     assert talk.ask("scratch_unmount", unmountTarget="/s").allowed
     assert code(talk.ask("scratch_unmount", unmountTarget="/s")) == "not_mounted"
 

@@ -113,3 +113,4 @@ def test_a_malformed_request_is_malformed(point: str) -> None:
 def test_the_reader_takes_no_text_for_it() -> None:
     with pytest.raises(Malformed):
         load(POLICY_BYTES)
+    assert POLICY_BYTES == b""

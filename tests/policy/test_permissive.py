@@ -9,10 +9,11 @@ import pytest
 
 from parma_policy.framework import Kind, State
 from parma_policy.framework.permissive import FORCED
+from parma_policy.framework.state import Started
 from parma_policy.points import OWN_POINTS, POINTS, closed_door
 from parma_policy.reader import load
 from parma_wire.errors import Malformed
-from tests.policy.builders import ID, Talk, container, creation, disk, execution, policy, rootfs, text
+from tests.policy.builders import ID, SANDBOX, Talk, container, creation, disk, execution, policy, rootfs, text
 
 LINE = "permissive := true"
 
@@ -66,6 +67,30 @@ def test_what_the_policy_allows_is_allowed_as_always() -> None:
     assert known.state.matches[ID]
 
 
+def test_a_container_that_is_created_otherwise_is_none_of_the_policys() -> None:
+    known = talk(container()).prepared()
+    assert known.ask("create_container", creation(argList=["/bin/other"], noNewPrivileges=False)).overridden
+    assert known.state.matches[ID] == ()
+    assert known.state.started[ID] == Started(privileged=False, allow_stdio_access=True)
+
+
+def test_an_unknown_overlay_is_the_only_one_of_its_id() -> None:
+    learning = talk()
+    targets = learning.mount_layers()
+    assert learning.mount_overlay(targets).overridden
+    again = learning.ask("mount_overlay", containerID=ID, layerPaths=targets, target="/elsewhere")
+    assert (again.allowed, again.reasons[0].code) == (False, "already_mounted")
+
+
+def test_files_that_no_container_mounts_are_taken_and_remembered() -> None:
+    learning = talk()
+    source, digest = f"{SANDBOX}/volumes/secret", "d" * 64
+    files = [{"path": "a", "sha256": digest}]
+    request = {"containerID": ID, "sandboxDir": SANDBOX, "source": source, "files": files, "update": False}
+    assert learning.ask("provide_files", request).overridden
+    assert learning.state.provided == {source: {("a", digest)}}
+
+
 def test_a_container_that_did_something_unknown_is_none_of_the_policys() -> None:
     known = talk(container()).created()
     assert known.ask("exec_in_container", execution(argList=["/bin/other"])).overridden
@@ -87,6 +112,8 @@ def test_a_container_that_did_something_unknown_is_none_of_the_policys() -> None
         ("unmount_overlay", {"unmountTarget": rootfs()}, "in_use"),
         ("mount_overlay", {"containerID": ID, "layerPaths": [disk(0)], "target": "/x"}, "already_mounted"),
         ("mount_overlay", {"containerID": "b2" * 32, "layerPaths": [disk(9)], "target": "/x"}, "not_mounted"),
+        ("mount_overlay", {"containerID": "b2" * 32, "layerPaths": [disk(0), disk(9)], "target": "/x"}, "not_mounted"),
+        ("mount_overlay", {"containerID": "b2" * 32, "layerPaths": [disk(0)], "target": rootfs()}, "already_mounted"),
         ("mount_overlay", {"containerID": "b2" * 32, "layerPaths": [], "target": "/x"}, "layers"),
         ("create_container", creation(), "already_started"),
         ("create_container", creation(containerID="b2" * 32), "no_overlay"),

@@ -52,7 +52,11 @@ def test_a_source_that_some_container_mounts_may_be_filled_once() -> None:
 def test_no_other_source_may() -> None:
     decision = provide(talk(mount()), source=f"{SANDBOX}/volumes/configmap/other")
     assert not decision.allowed
-    assert decision.reasons[0].code == "provided_source"
+    assert decision.message() == (
+        f'provide_files denied: no container mounts "{SANDBOX}/volumes/configmap/other"; to allow it, mounts of a '
+        "container would have to list it [provided_source]"
+    )
+    assert decision.topics() == ("",)  # the reference knows no such point
     assert not provide(talk(mount(type="tmpfs"))).allowed
     assert not provide(talk(mount(source="sandbox:///.+")), source=f"{SANDBOX}/a/../b").allowed
 
@@ -61,7 +65,12 @@ def test_pinned_content_is_provided_as_it_is_or_not_at_all() -> None:
     talking = talk(mount(sha256={"a": DIGEST}))
     assert not talking.ask("create_container", asked()).allowed  # nothing is there
     decision = provide(talking, OTHER)
-    assert (decision.allowed, decision.reasons[0].code) == (False, "provided_content")
+    place = "containers[0].mounts[0]"
+    assert decision.message() == (
+        f'provide_files denied: the files for "{SOURCE}" are not those that the policy knows; to allow it, '
+        f"{place}.sha256 would have to be another [provided_content at {place}]"
+    )
+    assert decision.topics() == ("",)
     assert provide(talking).allowed
     assert talking.ask("create_container", asked()).allowed
     assert not provide(talking, OTHER, update=True).allowed
@@ -82,7 +91,22 @@ def test_updates_are_for_the_policy_to_allow() -> None:
     both = talk(mount(updates=True), mount(destination="/other"))
     assert provide(both).allowed
     decision = provide(both, OTHER, update=True)
-    assert (decision.allowed, decision.reasons[0].code) == (False, "provided_update")
+    place = "containers[1].mounts[0]"
+    assert decision.message() == (
+        f'provide_files denied: the files for "{SOURCE}" cannot be changed; to allow it, {place}.updates would have '
+        f"to be true [provided_update at {place}]"
+    )
+    assert decision.topics() == ("",)
+
+
+def test_pinned_content_may_come_as_an_update() -> None:
+    assert provide(talk(mount(sha256={"a": DIGEST})), update=True).allowed
+
+
+def test_mounts_of_platform_rules_are_named_as_such() -> None:
+    rules = [{"mounts": [mount(sha256={"a": DIGEST})]}]
+    decision = provide(Talk(policy(platform_rules=rules)), OTHER)
+    assert decision.message().endswith("[provided_content at platform_rules]")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +143,7 @@ def test_a_port_is_denied_unless_the_policy_lists_it() -> None:
         assert not decision.allowed
         assert f"may not connect to this port of the containers' loopback: got {port}" in decision.message()
         assert "forward_ports would have to list it" in decision.message()
+        assert decision.topics() == ("",)
 
 
 def test_a_policy_for_the_cloud_forwards_nothing() -> None:

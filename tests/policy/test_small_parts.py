@@ -8,10 +8,12 @@ import itertools
 import pytest
 
 from parma_policy.framework.matching import ambiguous_variables, clean_path
-from parma_policy.framework.narrowing import choose_capabilities, choose_env
+from parma_policy.framework.narrowing import choose_capabilities, choose_env, drops_capabilities
+from parma_policy.framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CAPABILITIES
 from parma_policy.model import Capabilities, EnvRule, EnvRules
 from parma_policy.patterns import PatternCache, TextPattern, anchored, compile_anchored, expression_set
 from parma_policy.versions import Version, version
+from tests.policy.builders import policy
 
 ORDERED = ["0.0.1", "0.1.0", "0.9.0", "0.10.0", "1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-a", "1.0.0-a.1", "1.0.0"]
 
@@ -129,6 +131,10 @@ def test_dropping_cannot_help_what_is_required() -> None:
     assert (choice.candidates, choice.kept, choice.undecided) == ((), (), ())
 
 
+def test_an_unknown_framework_version_drops_no_capabilities() -> None:
+    assert not drops_capabilities(policy(framework_version="x", allow_capability_dropping=True))
+
+
 def test_capabilities_are_compared_as_sets_of_equal_length() -> None:
     assert Capabilities(("A", "B")).same_as(Capabilities(("B", "A")))
     assert not Capabilities(("A", "A")).same_as(Capabilities(("A",)))
@@ -177,3 +183,22 @@ def test_a_set_of_expressions_finds_each() -> None:
     found = expression_set(("A=[0-9]", "B=.", "C=."))
     assert found is not None
     assert [found(text) for text in ("A=1", "B=é", "D=1")] == [True, True, False]
+
+
+LINUX = (  # in the order of their numbers
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+CONTAINERD = (
+    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
+    "AUDIT_WRITE"
+)
+
+
+def test_default_capabilities_are_those_of_containerd_and_for_the_privileged_all_of_linux() -> None:
+    assert set(UNPRIVILEGED_CAPABILITIES) == {f"CAP_{word}" for word in CONTAINERD.split()}
+    assert set(PRIVILEGED_CAPABILITIES) == {f"CAP_{word}" for word in LINUX.split()}
+    for names in (UNPRIVILEGED_CAPABILITIES, PRIVILEGED_CAPABILITIES):
+        assert len(set(names)) == len(names)
