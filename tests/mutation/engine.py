@@ -84,7 +84,11 @@ class Engine:
 
     def pytest_collection(self) -> bool:
         """Not in this process: it stays free of our modules."""
-        from hypothesis import Phase, settings  # which is a plugin, too, and must not be imported before pytest begins
+        from hypothesis import (
+            HealthCheck,
+            Phase,
+            settings,
+        )  # which is a plugin, too, and must not be imported before pytest begins
 
         quick = settings(
             settings.default,
@@ -92,6 +96,7 @@ class Engine:
             database=None,
             max_examples=_EXAMPLES,
             phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow],  # says something of the machine, not of the fault
         )
         settings.register_profile("mutation", quick)
         settings.load_profile("mutation")
