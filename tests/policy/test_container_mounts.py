@@ -94,7 +94,8 @@ def test_a_sandbox_container_may_have_a_writable_sysfs() -> None:
     mount = {"destination": "/sys", "source": "sysfs", "type": "sysfs", "options": ["nosuid", "noexec", "nodev", "rw"]}
     assert not create(creation(mounts=[mount])).allowed
     assert create(creation(mounts=[mount], isSandboxContainer=True)).allowed
-    for change in ({"source": "/x"}, {"destination": "/x"}, {"options": []}, {"type": "bind"}):
+    changes: list[Json] = [{"source": "/x"}, {"destination": "/x"}, {"options": []}, {"type": "bind"}]
+    for change in changes:
         assert not create(creation(mounts=[{**mount, **change}], isSandboxContainer=True)).allowed
 
 

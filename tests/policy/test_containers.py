@@ -162,6 +162,13 @@ def test_what_is_allowed_or_dropped_does_not_make_a_candidate_less_close(asked: 
     ]
 
 
+def test_of_equally_close_ones_with_the_right_command_the_first_counts() -> None:
+    other_umask, elsewhere = container(), container(working_dir="/")
+    other_umask["user"] = {**other_umask["user"], "umask": "0077"}
+    for candidates, expected in (((other_umask, elsewhere), "umask"), ((elsewhere, other_umask), "working_dir")):
+        assert [reason.code for reason in create(creation(), *candidates).reasons] == [expected]
+
+
 def test_of_two_with_two_failing_rules_the_one_with_the_right_command_counts() -> None:
     wrong, right = container(command=["a"], working_dir="/"), container(command=["b"], working_dir="/")
     user = {**right["user"], "umask": "0077"}

@@ -89,7 +89,7 @@ def test_without_an_api_version_nothing_is_allowed(point: str, version: object) 
 
 def test_a_version_without_a_problem_and_no_problem_without_a_version_are_both_needed() -> None:
     for unusable in ({"api_problem": "not understood"}, {"api_version": None}):
-        decision = Talk(replace(policy(allow_dump_stacks=True), **unusable)).ask("dump_stacks")  # type: ignore[arg-type]
+        decision = Talk(replace(policy(allow_dump_stacks=True), **unusable)).ask("dump_stacks")
         assert (decision.allowed, code(decision)) == (False, "api_version")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from parma_policy.framework import Kind
-from tests.policy.builders import ID, LAYERS, OTHER_ID, Talk, code, container, creation, disk, policy, rootfs
+from tests.policy.builders import ID, LAYERS, OTHER_ID, Json, Talk, code, container, creation, disk, policy, rootfs
 
 SCRATCH = f"/run/gcs/c/{ID}"
 
@@ -173,7 +173,7 @@ def test_two_framework_versions_say_nothing_usable() -> None:
     assert talk.ask("mount_overlay", request).kind is Kind.POLICY_ERROR
     process = {"argList": ["x"], "envList": [], "workingDir": "/"}
     assert talk.ask("exec_external", process).kind is Kind.POLICY_ERROR
-    fragment = {"issuer": "i", "feed": "f", "header_svn": None, "rego": "package p\n", "receipts": []}
+    fragment: Json = {"issuer": "i", "feed": "f", "header_svn": None, "rego": "package p\n", "receipts": []}
     assert talk.ask("load_fragment", fragment).kind is Kind.POLICY_ERROR
     assert talk.ask("dump_stacks").kind is Kind.DENIED
     assert talk.ask("mount_device", target=disk(0), deviceHash=LAYERS[0]).kind is Kind.DENIED
