@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from parma_snp import certificates
+from parma_snp import certificates, oids
 from parma_snp.anchors import AMD, bundled, emulated_root, fingerprint, other_roots
 from parma_snp.certificates import (
     MAX_CERTIFICATE_SIZE,
@@ -27,6 +27,7 @@ from parma_snp.certificates import (
     load_root,
     verify_chain,
 )
+from parma_snp.codes import CODES
 from parma_snp.endorsement import load_ledger_key
 from parma_snp.errors import SnpError
 from parma_snp.report import GENOA, MILAN, PRODUCTS, TURIN, Product
@@ -108,11 +109,13 @@ def test_sizes_are_limited_before_anything_is_parsed(amd: Amd) -> None:
 
 
 def test_a_signature_with_unused_bits_is_not_der(amd: Amd) -> None:
-    root = amd.chain(MILAN).root
+    # Every other signature ends with a bit that is zero. That one, said to be unused, is good DER to parsers.
+    root = next(der for der in iter(lambda: authority(amd, "ARK-Milan", "ARK-Milan"), b"") if not der[-1] & 1)
     place = len(root) - 512 - 1
     assert root[place] == 0  # the number of unused bits in the BIT STRING that ends the certificate
     changed = root[:place] + b"\1" + root[place + 1 :]
-    refused(lambda: load_root(changed), "cert.parse")
+    assert load_root(root) == root
+    refused(lambda: load_root(changed), "cert.parse", "the root is not DER: its signature has unused bits")
 
 
 # -- what each of the three must be ----------------------------------------------------------------------------------
@@ -166,6 +169,7 @@ def test_a_good_chain_says_whose_key_it_is(amd: Amd, product: Product, role: str
         ({"without": x509.BasicConstraints}, "cert.role", "the ASK or ASVK may not issue certificates"),
         ({"without": x509.KeyUsage}, "cert.role", "the ASK or ASVK may not issue certificates"),
         ({"digest": hashes.SHA256()}, "cert.chain_signature", "the signature of the ASK or ASVK"),
+        ({"padding": padding.PKCS1v15()}, "cert.chain_signature", "the ASK or ASVK is signed with another algorithm"),
         (
             {"extensions": [(x509.InhibitAnyPolicy(0), True)]},
             "cert.extensions",
@@ -181,6 +185,29 @@ def test_an_intermediate_that_is_none_is_refused(amd: Amd, changes: dict[str, An
 
 def test_an_extension_that_is_not_critical_may_be_unknown(amd: Amd) -> None:
     assert verified(amd, intermediate(amd, extensions=[(x509.InhibitAnyPolicy(0), False)])).role == "VCEK"
+
+
+def test_an_unknown_extension_says_nothing_of_emulation(amd: Amd) -> None:
+    chain = intermediate(amd, extensions=[(x509.InhibitAnyPolicy(0), True)])
+    error = refused(lambda: verified(amd, chain), "cert.extensions")
+    assert (error.found, error.hint) == ("2.5.29.54", CODES["cert.extensions"].do)
+
+
+def check_marker(amd: Amd, value: bytes, *, critical: bool) -> None:
+    marker = x509.UnrecognizedExtension(x509.ObjectIdentifier(oids.EMULATION_MARKER), value)
+    root = authority(amd, "ARK-Milan", "ARK-Milan", extensions=[(marker, critical)])
+    certificates._check_extensions(x509.load_der_x509_certificate(root), "the ARK", emulated=True)
+
+
+def test_the_marker_of_emulation_is_critical_and_has_its_value(amd: Amd) -> None:
+    value = oids.EMULATION_MARKER_VALUE
+    check_marker(amd, value, critical=True)
+    for other, critical in ((value, False), (value + b"\0", True), (b"", True)):
+        refused(
+            partial(check_marker, amd, other, critical=critical),
+            "emulated.marker",
+            "the ARK does not carry the critical emulation marker",
+        )
 
 
 def test_authorities_have_rsa_keys_of_4096_bits(amd: Amd) -> None:
@@ -286,6 +313,33 @@ def test_a_list_counts_between_its_two_dates(amd: Amd) -> None:
     for now in (BEGIN - timedelta(seconds=1), END + timedelta(seconds=1)):
         error = refused(partial(check_revocation, chain, now, "require"), "cert.crl_stale")
         assert (error.expected, error.found) == (f"{BEGIN.isoformat()} to {END.isoformat()}", now.isoformat())
+
+
+def without_its_end(amd: Amd, crl: bytes) -> bytes:
+    """The list without the date until which it holds, signed again: no library makes such a one."""
+    told = x509.load_der_x509_crl(crl).tbs_certlist_bytes
+    end = b"\x17\x0d" + END.strftime("%y%m%d%H%M%SZ").encode()
+    assert end in told
+    algorithm = crl[crl.index(told) + len(told) : -(5 + 512)]  # before a BIT STRING of 4096 bits
+    tbs = sequence(content_of(told).replace(end, b""))
+    signature = amd.key.sign(tbs, PSS, hashes.SHA384())
+    return sequence(tbs + algorithm + b"\x03\x82\x02\x01\0" + signature)
+
+
+def content_of(sequence: bytes) -> bytes:
+    return sequence[2 + (sequence[1] & 0x7F if sequence[1] & 0x80 else 0) :]
+
+
+def sequence(content: bytes) -> bytes:
+    size = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    return b"\x30" + (bytes((0x80 | len(size),)) if len(content) > 0x7F else b"") + size + content
+
+
+def test_a_list_without_an_end_is_never_current(amd: Amd) -> None:
+    endless = without_its_end(amd, amd.crl(MILAN))
+    assert x509.load_der_x509_crl(endless).next_update_utc is None
+    error = refused(lambda: check_revocation(amd.chain(MILAN, crl=endless), NOW, "require"), "cert.crl_stale")
+    assert error.expected == f"{BEGIN.isoformat()} to None"
 
 
 def test_root_and_intermediate_may_be_revoked_and_a_list_is_of_the_root(amd: Amd) -> None:

@@ -123,7 +123,7 @@ def test_bytes_have_one_spelling() -> None:
     for text in ("AAEC_w==", "AAEC/w", "AAEC/w==\\n", " AAEC/w==", "AAEC/w=é"):
         refused(partial(document(f'{{"a": "{text}"}}').base64, "a"), "a is not base64")
     assert document('{"a": "00ff"}').hex("a") == b"\0\xff"
-    for text in ("00FF", "0", "0x00", "00 ff", "gg", "\u0660\u0660"):
+    for text in ("00FF", "0", "0x00", "0X00", "XX", "00 ff", "gg", "\u0660\u0660"):
         refused(partial(document(f'{{"a": "{text}"}}').hex, "a"), "a is not lower-case hex")
 
 
@@ -278,6 +278,7 @@ def test_the_structure_and_the_name_are_those_of_the_product() -> None:
 def test_a_chips_key_is_of_no_provider_and_a_providers_of_no_chip() -> None:
     refused(lambda: read(CSP_ID=CLOUD), "a VCEK must not carry a CSP_ID", "cert.extensions")
     refused(lambda: read(MILAN, "VLEK", HWID=CHIP), "a VLEK must not carry a HWID", "cert.extensions")
+    refused(lambda: read(MILAN, "VLEK", CSP_ID=None), "lacks its CSP_ID extension", "cert.extensions")
 
 
 # -- wishes ----------------------------------------------------------------------------------------------------------

@@ -70,6 +70,39 @@ def test_malformed_table_is_refused(data: bytes) -> None:
     assert caught.value.code == "certtable.format"
 
 
+NAMES = {
+    "63da758d-e664-4564-adc5-f4b93be8accd": "VCEK",
+    "a8074bc2-a25a-483e-aae6-39c045a0b8a1": "VLEK",
+    "4ab7b379-bbac-4fe4-a02f-05aef327c782": "ASK",
+    "c0b406a4-a803-4952-9743-3fb6014cd0ae": "ARK",
+    "92f81bc3-5811-4d3d-97ff-d19f88dc67ea": "CRL",
+}
+"""As AMD's publication 56421 has them."""
+
+
+def test_entries_have_the_names_that_amd_gives_them() -> None:
+    entries = certtable.parse(table(*((guid, name.encode()) for guid, name in NAMES.items())))
+    assert [entry.name.encode() for entry in entries] == [entry.data for entry in entries]
+    assert [entry.guid for entry in entries] == list(NAMES)
+
+
+def test_entries_of_others_may_come_again_and_have_any_guid() -> None:
+    for other in ("00000000-0000-0000-0000-000000000001", "01000000-0000-0000-0000-000000000000"):
+        entries = certtable.parse(table((other, b"1"), (other, b"2")))
+        assert [(entry.name, entry.data) for entry in entries] == [(other, b"1"), (other, b"2")]
+
+
+def test_certificates_begin_behind_the_entries_and_end_within_the_table() -> None:
+    def of_one_byte(offset: int) -> bytes:
+        return struct.pack("<16sII", uuid.UUID(certtable.VCEK).bytes, offset, 1) + bytes(24) + b"x"
+
+    assert certtable.parse(of_one_byte(48))[0].data == b"x"
+    for offset in (0, 24, 47, 49):
+        with pytest.raises(SnpError, match="does not lie within") as caught:
+            certtable.parse(of_one_byte(offset))
+        assert (caught.value.expected, caught.value.found) == ("bytes 48..49", f"{offset}..{offset + 1}")
+
+
 @given(st.binary(max_size=47))
 def test_table_parser_raises_only_the_documented_error(data: bytes) -> None:
     # One entry and the terminator fit, and then there is no room for a certificate.
@@ -79,10 +112,11 @@ def test_table_parser_raises_only_the_documented_error(data: bytes) -> None:
 
 
 def test_a_table_may_have_its_greatest_size_and_no_more() -> None:
-    most = certtable.MAX_TABLE_SIZE
+    most = 64 * 1024
     assert certtable.parse(bytes(most)) == ()
-    with pytest.raises(SnpError, match="too large"):
+    with pytest.raises(SnpError, match="too large") as caught:
         certtable.parse(bytes(most + 1))
+    assert caught.value.expected == "at most 65536 bytes"
 
 
 def test_chain_of_a_table_needs_a_key(emulated: Emulated) -> None:
@@ -93,6 +127,11 @@ def test_chain_of_a_table_needs_a_key(emulated: Emulated) -> None:
     with pytest.raises(SnpError) as caught:
         certtable.chain_of(entries[1:])
     assert caught.value.code == "certtable.no_key"
+    other = certtable.parse(table((certtable.VLEK, chain.leaf), *parts, (certtable.CRL, b"list")))
+    assert certtable.chain_of(other) == replace(chain, crl=b"list")
+    with pytest.raises(SnpError) as caught:
+        certtable.chain_of((*entries, *other))
+    assert (caught.value.code, caught.value.found) == ("certtable.no_key", "2")
 
 
 def test_host_certificate_document_survives_writing_and_reading(emulated: Emulated) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parma_snp.codes import CODES
 from parma_snp.errors import SnpError
 from parma_snp.report import GENOA, MILAN, REPORT_SIZE, TURIN, decode_tcb, parse, product_of
 
@@ -112,6 +113,7 @@ def test_known_versions_are_read(version: int) -> None:
     report = parse(bytes(make(version)))
     assert (report.cpuid is None) == (version < 3)
     assert (report.launch_mitigations is None) == (version < 5)
+    assert (report.current_mitigations is None) == (version < 5)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,26 @@ def test_other_sizes_are_refused(size: int) -> None:
 
 
 def test_response_header_left_on_is_hinted_at() -> None:
-    with pytest.raises(SnpError, match="strip the 32-byte response header"):
-        parse(bytes(32) + make())
+    for data in (bytes(32) + make(), bytes(4000)):
+        with pytest.raises(SnpError) as caught:
+            parse(data)
+        assert caught.value.hint == "strip the 32-byte response header first"
+
+
+@pytest.mark.parametrize("size", [0, REPORT_SIZE - 32, REPORT_SIZE + 31, REPORT_SIZE + 33, 3999, 4001])
+def test_of_another_size_nothing_is_claimed_to_be_known(size: int) -> None:
+    with pytest.raises(SnpError) as caught:
+        parse(bytes(size))
+    assert caught.value.hint == CODES["format.size"].do
+
+
+@pytest.mark.parametrize("place", [0x4C, 0x4D, 0x4F, 0x19A, 0x29F])
+def test_a_reserved_byte_is_named_by_its_place(place: int) -> None:
+    data = make()
+    data[place] = 0xA5
+    with pytest.raises(SnpError, match=f"reserved byte {place:#x} of the report is set") as caught:
+        parse(bytes(data))
+    assert caught.value.found == "0xa5"
 
 
 @given(st.binary(max_size=1300))
