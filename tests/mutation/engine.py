@@ -214,42 +214,47 @@ class _Lane:
                     run_tests([items[test] for test in tests], seconds, self._progress)
                 return placed
 
-            self._tell(pipe, number, mutant, tests, run)
+            self._tell(pipe, number, self._trial(mutant, tests, run))
 
     def imported(self, numbers: list[int], pipe: int) -> None:
-        """Faults in what runs at import. Tests are collected in the process with the fault, file by file."""
+        """Faults in what runs at import. Each file's tests are collected in a process of their own, with the fault.
+
+        Not one file after the other in the same: pytest has the fixtures of a conftest.py for one collection only.
+        """
         self._session.config.pluginmanager.register(FirstFailure())
         for number in numbers:
             mutant = self.job.mutants[number]
             by_file: defaultdict[str, list[str]] = defaultdict(list)
             for test in self._selection.tests(mutant):
                 by_file[test.partition("::")[0]].append(test)
-            tests = [test for of_file in by_file.values() for test in of_file]
+            result = Result(Outcome.SURVIVED, "")
+            for file, tests in by_file.items():
 
-            def run(mutant: Mutant = mutant, by_file: dict[str, list[str]] = by_file) -> bool:
-                if not put_before_import(mutant):
-                    return False
-                begun = 0
-                for file, wanted in by_file.items():
-                    self._progress.begin(begun, 10)
+                def run(mutant: Mutant = mutant, file: str = file, tests: list[str] = tests) -> bool:
+                    if not put_before_import(mutant):
+                        return False
                     self._session.perform_collect([file])
                     items = {item.nodeid: item for item in self._session.items}
-                    chosen = [items[test] for test in wanted]
-                    seconds = [self._selection.seconds[test] for test in wanted]
-                    run_tests(chosen, seconds, self._progress, begun)
-                    begun += len(wanted)
-                return True
+                    seconds = [self._selection.seconds[test] for test in tests]
+                    run_tests([items[test] for test in tests], seconds, self._progress)
+                    return True
 
-            self._tell(pipe, number, mutant, tests, run)
+                result = self._trial(mutant, tests, run)
+                if result.outcome is not Outcome.SURVIVED:
+                    break
+            self._tell(pipe, number, result)
 
-    def _tell(self, pipe: int, number: int, mutant: Mutant, tests: list[str], run: Callable[[], bool]) -> None:
+    def _trial(self, mutant: Mutant, tests: list[str], run: Callable[[], bool]) -> Result:
         outcome = attempt(run, self._progress) if tests else Outcome.SURVIVED
-        test = -1
-        if tests and outcome in {Outcome.KILLED, Outcome.TIMED_OUT}:
-            name = tests[self._progress.read()[0]]
-            self._selection.killed_by(mutant, name)
-            test = self.names.index(name)
-        os.write(pipe, f"{number} {list(Outcome).index(outcome)} {test}\n".encode())
+        if not tests or outcome not in {Outcome.KILLED, Outcome.TIMED_OUT}:
+            return Result(outcome, "")
+        name = tests[self._progress.read()[0]]
+        self._selection.killed_by(mutant, name)
+        return Result(outcome, name)
+
+    def _tell(self, pipe: int, number: int, result: Result) -> None:
+        test = self.names.index(result.test) if result.test else -1
+        os.write(pipe, f"{number} {list(Outcome).index(result.outcome)} {test}\n".encode())
 
 
 def _fork(work: Callable[[], None]) -> int:

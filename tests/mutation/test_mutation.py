@@ -18,6 +18,7 @@ from tests.mutation.survivors import Comparison, Key
 
 _MODULE = """\
 LIMIT = 3
+NOTE = "nobody"
 
 def allowed(number: int) -> bool:
     \"\"\"Small numbers.\"\"\"
@@ -55,6 +56,19 @@ def test_what_is_imported_late_counts_too():
     from late import doubled
     assert doubled(3) == 6
 """
+_FIXTURE = """\
+import pytest
+
+@pytest.fixture
+def three():
+    return 3
+"""
+_TESTS_WITH_FIXTURE = """\
+from tiny import countdown
+
+def test_countdown_of_a_fixture_ends_at_zero(three):
+    assert countdown(three) == 0
+"""
 _RUN = """\
 import sys
 from pathlib import Path
@@ -63,7 +77,7 @@ from tests.mutation.engine import Job
 from tests.mutation.mutants import find
 from tests.mutation.run import run
 root = Path.cwd()
-area = Area(("tiny.py", "late.py"), ("test_tiny.py",), root)
+area = Area(("tiny.py", "late.py"), ("checks/test_*.py",), root)
 mutants = [mutant for path in area.modules() for mutant in find(path)]
 sys.exit(run([Job("tiny", area, mutants)], 1, root / "survivors.toml"))
 """
@@ -72,6 +86,7 @@ _ALSO_NOT = [
     Key("tiny.py", "unused", "return number + 7", "return number - 7"),
     Key("tiny.py", "unused", "return number + 7", "return number + 8"),
 ]
+_ALSO_NOT_WHEN_IMPORTED = Key("tiny.py", "", "NOTE = 'nobody'", "NOTE = 'nobodyXX'")
 _NOTICED = Key("tiny.py", "allowed", "if number < 0:", "if False:")
 
 
@@ -86,17 +101,22 @@ def texts(path: Path) -> set[tuple[str, str, str]]:
 def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not_survive(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(_MODULE)
     (tmp_path / "late.py").write_text(_LATE)
-    (tmp_path / "test_tiny.py").write_text(_TESTS)
+    checks = tmp_path / "checks"
+    checks.mkdir()
+    (checks / "test_tiny.py").write_text(_TESTS)
+    (checks / "conftest.py").write_text(_FIXTURE)
+    for name in ("first", "second"):
+        (checks / f"test_{name}.py").write_text(_TESTS_WITH_FIXTURE)
     (tmp_path / "survivors.toml").write_text(entry(_NEVER_CALLED) + entry(_NOTICED))
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\nmarkers = e2e: none\n")
     command, environment = [sys.executable, "-c", _RUN], {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     # What is imported (LIMIT), what is called, a loop without end twice, a module that only a test imports; nobody
-    # calls the rest.
-    assert re.search(r"^tiny +19 +\d+ +\d+ +3 +84\.2 %$", done.stdout, re.MULTILINE), done.stdout
-    assert done.stdout.count("[[survivor]]") == 2
-    assert all(f"[[survivor]]\n{key}" in done.stdout for key in _ALSO_NOT)
+    # calls the rest, or looks at the note. Two files of tests have a fixture from the same conftest.py.
+    assert re.search(r"^tiny +20 +\d+ +\d+ +4 +80\.0 %$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("[[survivor]]") == 3
+    assert all(f"[[survivor]]\n{key}" in done.stdout for key in (*_ALSO_NOT, _ALSO_NOT_WHEN_IMPORTED))
     assert f"no longer survives:\n{_NOTICED}" in done.stdout
 
 

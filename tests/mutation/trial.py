@@ -130,10 +130,10 @@ class FirstFailure:
             os._exit(1)
 
 
-def run_tests(items: Sequence[pytest.Item], seconds: Sequence[float], progress: Progress, begun: int = 0) -> None:
+def run_tests(items: Sequence[pytest.Item], seconds: Sequence[float], progress: Progress) -> None:
     """Each with a limit of processor time. Does not return after a failure."""
     for index, item in enumerate(items):
-        progress.begin(begun + index, seconds[index])
+        progress.begin(index, seconds[index])
         used = time.process_time()
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + 8 * seconds[index] + 2), resource.RLIM_INFINITY))
         following = items[index + 1] if index + 1 < len(items) else None
