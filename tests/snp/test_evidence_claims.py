@@ -82,7 +82,7 @@ def test_a_list_is_consulted_and_may_be_required(amd: Amd, genuine: Evidence) ->
 def test_certificates_that_cannot_be_read_fail_their_step(amd: Amd, genuine: Evidence) -> None:
     (only,) = judged(amd, replace(genuine, certificates="garbage")).checks
     assert (only.name, only.detail) == ("certificates", only.failures[0].message)
-    assert only.failures[0].code == "cert.parse"
+    assert (only.failures[0].code, only.wanted, only.found) == ("cert.parse", "", "")
 
 
 def test_an_endorsement_travels_with_the_evidence_and_is_judged(amd: Amd, genuine: Evidence) -> None:
@@ -132,9 +132,19 @@ def test_without_certificates_it_is_said_who_has_them_whatever_the_report_is(
         assert place in caught.value.hint
 
 
+def test_evidence_has_at_most_four_mebibytes() -> None:
+    for size, message in ((4 << 20, "not a JSON document"), ((4 << 20) + 1, "the document is too large")):
+        with pytest.raises(SnpError, match=message):
+            documents.parse(bytes(size))
+
+
+def test_a_vm_without_a_processor_has_neither_report_nor_endorsement() -> None:
+    read = documents.from_json(dict(Evidence("none", POLICY).to_json()))
+    assert (read.report, read.endorsement, read.certificates) == (b"", b"", "")
+
+
 def test_a_report_is_there_exactly_when_a_processor_is(genuine: Evidence) -> None:
     none = Evidence("none", POLICY).to_json()
-    assert documents.from_json(dict(none)).report == b""
     error = refused({**none, "report": "AA=="})
     assert (error.expected, error.found) == ("none", "1 bytes")
     error = refused({**genuine.to_json(), "report": ""})

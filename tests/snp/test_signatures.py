@@ -14,7 +14,7 @@ from parma_snp import verify as verification
 from parma_snp.anchors import emulated_root
 from parma_snp.certificates import SigningKey, verify_chain
 from parma_snp.errors import SnpError
-from parma_snp.expected import UNCHECKED, Expected
+from parma_snp.expected import UNCHECKED, Endorser, Expected
 from parma_snp.report import COMPONENT_SIZE, MILAN, PRODUCTS, SIGNED_SIZE, Product, parse
 from parma_snp.verify import P384_ORDER, Verdict, verify
 from tests.snp.amd import CHIP_ID, NOW, Amd
@@ -110,6 +110,11 @@ def test_what_an_appraisal_refuses_is_told_in_its_detail(amd: Amd) -> None:
     refused = next(check for check in verdict.checks if check.name == "minimum TCB")
     assert codes(verdict) == ["appraise.min_tcb"] * 2
     assert refused.detail == "the reported snp patch level is too low; the reported ucode patch level is too low"
+
+
+def test_an_endorser_that_is_wanted_is_missed_where_no_endorsement_is_given(amd: Amd) -> None:
+    wanted = replace(ANYTHING, measurement=Endorser("did:x509:0", "images", 1))
+    assert codes(judged(amd, amd.report(MILAN), expected=wanted)) == ["evidence.endorsement"]
 
 
 def test_bytes_that_are_no_report_give_none(amd: Amd) -> None:
