@@ -119,9 +119,9 @@ def test_an_endorser_that_is_wanted_is_missed_where_no_endorsement_is_given(amd:
 
 def test_bytes_that_are_no_report_give_none(amd: Amd) -> None:
     verdict = judged(amd, b"")
-    for report in (verdict.require, verdict.require_report):
+    for asked in (verdict.require, verdict.require_report):
         with pytest.raises(SnpError) as caught:
-            report()
+            asked()
         assert caught.value.code == "format.size"
     report = amd.report(MILAN)
     refused = judged(amd, report, expected=replace(ANYTHING, host_data=bytes(range(32))))
