@@ -117,6 +117,7 @@ def test_containers_know_where_their_elements_are() -> None:
         ('package p\nx := "\t"\n', 2, 7, "bad string"),
         ("package p\nx := `open\n", 2, 6, "raw string"),
         ("package p\nx := `a\r\nb`\n", 2, 6, "raw string"),
+        ("package p\nx := `a\0b`\n", 2, 6, "raw string"),
         ("package p\nx := 1.5\n", 2, 6, "bad number"),
         ("package p\nx := 1e3\n", 2, 6, "bad number"),
         ("package p\nx := 01\n", 2, 6, "bad number"),

@@ -123,7 +123,7 @@ _MEMBERS: Final = re.compile(r"(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _NUMBER: Final = re.compile(r"-?[0-9][0-9A-Za-z_.+-]*")
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
 _PLAIN_STRING: Final = re.compile(r'"([^"\\\x00-\x1f\x7f]*)"')
-_RAW_STRING: Final = re.compile(r"`([^`\r]*)`")
+_RAW_STRING: Final = re.compile(r"`([^`\r\x00]*)`")
 _IMPORT: Final = re.compile(r"rego\.v1|future\.keywords(?:\.(?:every|in|if|contains))?")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _INVISIBLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
@@ -340,7 +340,7 @@ class _Parser:
     def raw_string(self) -> str:
         match = _RAW_STRING.match(self.text, self.position)
         if not match:
-            raise self.error("raw string without end, or with a carriage return in it", expected="a closing '`'")
+            raise self.error("raw string without end, or with a CR or NUL in it", expected="a closing '`'")
         self.position = match.end()
         return match[1]
 
