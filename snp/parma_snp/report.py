@@ -21,9 +21,7 @@ MEASUREMENT_SIZE: Final = 48
 VERSIONS: Final = (2, 3, 4, 5)
 HOST_REQUESTED_VMPL: Final = 0xFFFFFFFF
 
-SIGNATURE_SIZE: Final = 512  # r and s of 72 bytes each, then padding
 COMPONENT_SIZE: Final = 72  # of r or s, of which 48 are used by P-384
-P384_SIZE: Final = 48
 TURIN_CHIP_ID_SIZE: Final = 8
 
 Product = Literal["Milan", "Genoa", "Turin"]

@@ -62,18 +62,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("target", nargs="?", choices=harness.names(), help="all in turn, if none is given")
     parser.add_argument("--minutes", type=float, default=1, help="for each target (default: 1)")
     parser.add_argument("--jobs", type=int, default=1, help="targets at once (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of its choices (default: by the clock)")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help=argparse.SUPPRESS)
     parser.add_argument("--crashes", type=Path, default=harness.CRASHES, help=argparse.SUPPRESS)
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.in_process:
-        fuzz(options.target, options.minutes, options.seed, options.corpus, options.crashes)
+        fuzz(options.target, options.minutes, options.corpus, options.crashes)
         return 0
     names = [options.target] if options.target else harness.names()
     print(f"fuzz: what the fuzzer says is in {options.corpus}/*.log", flush=True)
     broken = []
-    for outcome in campaign(names, options.minutes, options.jobs, options.seed, options.corpus, options.crashes):
+    for outcome in campaign(names, options.minutes, options.jobs, options.corpus, options.crashes):
         print(outcome, flush=True)
         if outcome.broken:
             broken.append(outcome.name)
@@ -82,16 +81,13 @@ def main(arguments: list[str]) -> int:
     return 1 if broken else 0
 
 
-def campaign(
-    names: Sequence[str], minutes: float, jobs: int, seed: int, corpus: Path, crashes: Path
-) -> Iterator[Outcome]:
-    """Searches each target for so long, ``jobs`` of them at a time. ``seed``: of its choices; 0: by the clock."""
+def campaign(names: Sequence[str], minutes: float, jobs: int, corpus: Path, crashes: Path) -> Iterator[Outcome]:
+    """Searches each target for so long, ``jobs`` of them at a time."""
     corpus.mkdir(parents=True, exist_ok=True)
 
     def one(name: str) -> Outcome:
         places = ["--corpus", str(corpus), "--crashes", str(crashes)]
-        options = ["--minutes", str(minutes), "--seed", str(seed), "--in-process", *places]
-        command = [sys.executable, "-m", "tests.fuzz.run", name, *options]
+        command = [sys.executable, "-m", "tests.fuzz.run", name, "--minutes", str(minutes), "--in-process", *places]
         return search(name, command, corpus / f"{name}.log")
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -117,7 +113,7 @@ def search(name: str, command: Sequence[str], log: Path) -> Outcome:
     )
 
 
-def fuzz(name: str, minutes: float, seed: int, corpora: Path, artifacts: Path) -> None:
+def fuzz(name: str, minutes: float, corpora: Path, artifacts: Path) -> None:
     """Runs one target until the time is over or it breaks; does not return, libFuzzer ends the process."""
     import atheris
 
@@ -126,8 +122,8 @@ def fuzz(name: str, minutes: float, seed: int, corpora: Path, artifacts: Path) -
     corpus, crashes = corpora / name, artifacts / name
     for folder in (corpus, crashes):
         folder.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.seeds):
-        (corpus / f"seed-{number}").write_bytes(data)
+    for number, seed in enumerate(target.seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
 
     def run(data: bytes) -> None:
         try:
@@ -140,7 +136,6 @@ def fuzz(name: str, minutes: float, seed: int, corpora: Path, artifacts: Path) -
 
     limits = [
         f"-max_total_time={max(1, int(minutes * 60))}",
-        f"-seed={seed}",
         f"-timeout={_SECONDS_FOR_ONE}",
         f"-rss_limit_mb={_MEBIBYTES}",
         f"-max_len={_MAX_LENGTH}",
