@@ -56,6 +56,7 @@ from parma_wire.errors import (
     Denied,
     FailedPrecondition,
     NotFound,
+    ParmaError,
     Unavailable,
 )
 
@@ -250,17 +251,29 @@ class ContainerGroup:
             self._log("container created", container=spec.container_id, seconds=seconds, vm_pid=self.vm_pid)
             self._attester.set_containers(list(self._containers))
 
-    def delete_container(self, container_id: str) -> None:
+    def delete_container(self, container_id: str, *, deadline: float | None = None) -> None:
         """Remove a container that is not running. Raises NotFound, or FailedPrecondition while it runs.
 
         Once the guest has forgotten it nothing fails any more: what cannot be undone is logged, and gone with the VM.
+
+        Args:
+            deadline: until when to wait for its turn. Raises DeadlineExceeded then, and it is deleted in its turn.
         """
         with self._lock:
-            if container_id not in self._containers:
+            container = self._containers.get(container_id)
+            if container is None:
                 raise NotFound(f"no container {container_id}")
             self._containers.unwanted.add(container_id)
-        with self._setting_up(time.monotonic() + 4 * self._config.call_timeout):
+        if deadline is None:
+            deadline = time.monotonic() + 4 * self._config.call_timeout
+        if not self._setup.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            late = partial(self._delete_late, container_id, container)
+            threading.Thread(target=late, name="late-delete", daemon=True).start()
+            raise DeadlineExceeded("other containers of the group are still being set up: it is deleted after them")
+        try:
             self._delete(container_id)
+        finally:
+            self._setup.release()
 
     def shutdown(self) -> None:
         """End the group: power off, with a short deadline, then kill; no process, socket or file is left. Idempotent.
@@ -476,6 +489,16 @@ class ContainerGroup:
             del self._containers[container_id]
         self._attester.set_containers(list(self._containers))
         self._attester.refresh()
+
+    def _delete_late(self, container_id: str, container: Member) -> None:
+        """Nobody waits for it any more; but what it holds in the guest, others may need."""
+        with self._setup:
+            if self._containers.get(container_id) is not container:
+                return  # somebody wanted the name meanwhile, or the group has ended
+            try:
+                self._delete(container_id)
+            except ParmaError as error:
+                self._log.warning(f"container {container_id} could not be deleted late: {error}")
 
     def _delete_in_guest(self, session: Session, container: Member) -> None:
         try:

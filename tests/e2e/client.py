@@ -100,19 +100,26 @@ class Containerd:
     def start(self, name: str, exec_id: str = "") -> None:
         self.sending_start(name, exec_id).result()
 
+    def process(self, name: str) -> dict[str, Any]:
+        """The container's own, as its spec has it."""
+        info = json.loads(self.host.daemon.ctr("container", "info", name).stdout)
+        process: dict[str, Any] = info["Spec"]["process"]
+        return process
+
     def add_exec(
         self,
         name: str,
         exec_id: str,
         args: tuple[str, ...],
         *,
+        like: dict[str, Any] | None = None,
         terminal: bool = False,
         stdin: str = "",
         stdout: str = "",
     ) -> None:
-        """An exec that is not started: the container's process with other arguments. Streams are fifos' paths."""
-        info = json.loads(self.host.daemon.ctr("container", "info", name).stdout)
-        process = {**info["Spec"]["process"], "args": list(args), "terminal": terminal}
+        """An exec that is not started: the container's process (or this one, for whoever makes thousands) with other
+        arguments. Streams are fifos' paths."""
+        process = {**(like or self.process(name)), "args": list(args), "terminal": terminal}
         spec = any_pb2.Any(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
         request = pb.ExecProcessRequest(
             container_id=name, exec_id=exec_id, spec=spec, terminal=terminal, stdin=stdin, stdout=stdout

@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tests.e2e import tasks_pb2 as pb
 from tests.e2e.client import GONE, Containerd, code_of
@@ -122,9 +123,9 @@ class Pod:
         assert self.client.delete(name) == TRAP
         self.host.remove(name)
 
-    def exec(self, name: str, exec_id: str, args: Sequence[str]) -> None:
+    def exec(self, name: str, exec_id: str, args: Sequence[str], like: dict[str, Any] | None = None) -> None:
         """An exec from its beginning to its end."""
-        self.client.add_exec(name, exec_id, tuple(args))
+        self.client.add_exec(name, exec_id, tuple(args), like=like)
         self.client.start(name, exec_id)
         assert self.client.wait(name, exec_id) == 0
         assert self.client.delete(name, exec_id) == 0
@@ -165,10 +166,11 @@ def _end(pod: Pod, name: str) -> None:
     pod.host.remove(name)
 
 
-def execs(pod: Pod, count: int, at_once: int) -> None:
-    """So many execs in the pod's first container."""
+def execs(pod: Pod, numbers: Iterable[int], at_once: int) -> None:
+    """An exec for each number in the pod's first container."""
+    process = pod.client.process(pod.name)
     with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(lambda number: pod.exec(pod.name, f"e{number}", TRUE), range(count)))
+        list(pool.map(lambda number: pod.exec(pod.name, f"e{number}", TRUE, process), numbers))
 
 
 def restart(host: Host, client: Containerd) -> None:

@@ -22,6 +22,10 @@ PATIENCE = 1800.0
 """Seconds for a call of a storm: a pod's containers are created one after the other."""
 
 
+SAMPLES = (1_000, 2_000, 5_000)
+"""After so many execs it is said what is held."""
+
+
 @dataclass(frozen=True)
 class Amounts:
     """How much of what."""
@@ -79,7 +83,7 @@ class Soak:
             for life in lives.QUIET:  # what is made once, and cached
                 life(one, "m")
         pod.containerd_killed("m")
-        lives.execs(pod, amounts.execs_at_once, amounts.execs_at_once)
+        lives.execs(pod, range(amounts.execs_at_once), amounts.execs_at_once)
         inventory, footprint = Inventory.take(host), Footprint.take(host)
         guests = [one.guest() for one in pods]
         self._say(f"warm; {footprint}")
@@ -92,8 +96,7 @@ class Soak:
         for _ in range(amounts.storms):
             lives.storm(pods, amounts.at_once)
             self._say(f"{amounts.at_once} containers at once")
-        lives.execs(pod, amounts.execs, amounts.execs_at_once)
-        self._say(f"{amounts.execs} execs, {amounts.execs_at_once} at once")
+        self._execs(pod)
         assert_same(host, inventory)
         self._say(f"as before; {assert_no_growth(host, footprint)}")
         for one, (devices, memory) in zip(pods, guests, strict=True):
@@ -101,6 +104,17 @@ class Soak:
             assert devices_now == devices
             assert memory_now > memory - GUEST_ALLOWANCE_KIB, (memory_now, memory)
             self._say(f"guest of {one.name}: {len(devices)} devices; {memory} KiB free before, {memory_now} after")
+
+    def _execs(self, pod: lives.Pod) -> None:
+        """What grows with every exec shows in the numbers between."""
+        amounts, done = self._amounts, 0
+        for until in sorted({*(sample for sample in SAMPLES if sample < amounts.execs), amounts.execs}):
+            lives.execs(pod, range(done, until), amounts.execs_at_once)
+            done = until
+            _, memory = pod.guest()
+            self._say(
+                f"{done} execs, {amounts.execs_at_once} at once; {Footprint.take(self._host)}; guest: {memory} KiB free"
+            )
 
     def _vms(self, client: Containerd) -> None:
         host = self._host

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -35,6 +36,7 @@ from parma_wire.errors import (
     Unavailable,
     Unsupported,
 )
+from tests.shim.support import eventually
 from tests.vm.fake_guest import FakeGuest
 from tests.vm.support import soon, spec, write_image
 
@@ -98,12 +100,14 @@ class FakeMachine:
 class FakeLayers:
     """Two layers that are ready, or a failure."""
 
-    def __init__(self, error: ParmaError | None = None) -> None:
+    def __init__(self, ready: threading.Event, error: ParmaError | None = None) -> None:
         self.error = error
         self.closed = False
+        self.ready = ready
 
     def layers(self, *, deadline: float) -> list[Layer]:
         assert deadline > 0
+        assert self.ready.wait(30)
         if self.error is not None:
             raise self.error
         return [Layer("aa" * 32, 10, 0), Layer("bb" * 32, 20, 0)]
@@ -130,6 +134,8 @@ class World:
         self.guest = FakeGuest()
         self.machines: list[FakeMachine] = []
         self.sources: list[FakeLayers] = []
+        self.layers_ready = threading.Event()
+        self.layers_ready.set()
         self.layer_error: ParmaError | None = None
         self.boot_error: ParmaError | None = None
         self.log = Notes()
@@ -169,7 +175,7 @@ class World:
         return session
 
     def _start_layers(self, *_arguments: Any, on_failure: Callable[[], None], **_rest: Any) -> FakeLayers:
-        source = FakeLayers(self.layer_error)
+        source = FakeLayers(self.layers_ready, self.layer_error)
         self.sources.append(source)
         if self.layer_error is not None:
             on_failure()
@@ -406,6 +412,57 @@ def test_a_deletion_that_failed_is_made_up_for_when_the_name_is_wanted_again(wor
     assert world.machine.disks == disks
     with pytest.raises(AlreadyExists):
         world.create("c2")
+
+
+@contextlib.contextmanager
+def setting_up(world: World) -> Iterator[None]:
+    """Meanwhile a container is being created whose layers are not ready."""
+    begun = len(world.sources)
+    world.layers_ready.clear()
+    thread = threading.Thread(target=world.create, args=("slow",))
+    thread.start()
+    try:
+        eventually(lambda: len(world.sources) > begun)
+        yield
+    finally:
+        world.layers_ready.set()
+        thread.join(10)
+
+
+def test_a_deletion_whose_turn_comes_too_late_for_its_caller_is_done_in_its_turn(world: World) -> None:
+    world.create()
+    disks = dict(world.machine.disks)
+    world.create("c2")
+    with setting_up(world), pytest.raises(DeadlineExceeded, match="deleted after them"):
+        world.group.delete_container("c2", deadline=time.monotonic())
+    eventually(lambda: "UnmountScratch" in world.guest.methods)
+    world.group.delete_container("slow")
+    assert world.machine.disks == disks
+    with pytest.raises(NotFound):
+        world.group.delete_container("c2")
+
+
+def test_a_late_deletion_spares_a_later_container_of_the_same_name(world: World) -> None:
+    world.create()
+    world.create("c2")
+    with setting_up(world), pytest.raises(DeadlineExceeded):
+        world.group.delete_container("c2", deadline=time.monotonic())
+    world.create("c2")  # before the late deletion or after it
+    eventually(lambda: "late-delete" not in [thread.name for thread in threading.enumerate()])
+    assert world.guest.methods.count("DeleteContainer") == 1
+    with pytest.raises(AlreadyExists):
+        world.create("c2")
+
+
+def test_a_late_deletion_that_fails_is_logged_and_made_up_for_when_the_name_is_wanted(world: World) -> None:
+    world.create()
+    world.create("c2")
+    world.guest.failures["DeleteContainer"] = Unavailable("busy")
+    with setting_up(world), pytest.raises(DeadlineExceeded):
+        world.group.delete_container("c2", deadline=time.monotonic())
+    eventually(lambda: "container c2 could not be deleted late: busy" in world.log)
+    del world.guest.failures["DeleteContainer"]
+    world.create("c2")
 
 
 def test_the_end_of_the_vm_is_reported_once_and_fails_what_waits(world: World) -> None:
