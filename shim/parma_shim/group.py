@@ -508,6 +508,10 @@ class ContainerGroup:
         except DeadlineExceeded:
             self.kill()
             return
+        except Unavailable:
+            if not self._killed and session.machine.alive:
+                raise
+            return  # it went with the machine
         if not container.undo.run(self._log):
             self.kill()
 

@@ -100,6 +100,7 @@ class GuestClient:
         self._client: Final = client
         self._around: Final = around
         self._timeout: Final = timeout
+        self._answered_at = 0.0
 
     def close(self) -> None:
         """Close the connection; calls in flight fail with Unavailable."""
@@ -112,6 +113,15 @@ class GuestClient:
             raise Malformed("the guest reports too many boot phases")
         phases = tuple(BootPhase(clean_text(phase.name, 32), phase.uptime_us) for phase in answer.phases)
         return Greeting(clean_text(answer.version, 64), clean_text(answer.tee, 16), phases)
+
+    def answers(self, within: float) -> bool:
+        """Whether it answers anybody in so many seconds: one that is busy may be late for this question, too."""
+        asked_at = time.monotonic()
+        try:
+            self.hello(deadline=asked_at + within)
+        except ParmaError:
+            return self._answered_at > asked_at
+        return True
 
     def set_policy(self, policy: bytes, *, deadline: float | None = None) -> AcceptedPolicy:
         """Hand over the execution policy."""
@@ -336,9 +346,11 @@ class GuestClient:
     def _invoke(self, method: str, request: Message, response: type[M], timeout: float | None) -> M:
         def call() -> M:
             try:
-                return self._client.call(SERVICE, method, request, response, timeout=timeout)
+                answer = self._client.call(SERVICE, method, request, response, timeout=timeout)
             except TtrpcError as error:
                 raise guest_error(method, error.code, error.message) from error
+            self._answered_at = time.monotonic()
+            return answer
 
         return self._around(method, call)
 

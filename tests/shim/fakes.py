@@ -104,6 +104,9 @@ class FakeGuest:
         """Containers and execs, those that were deleted included."""
         self.hang = False
         self.refuse_signals: ParmaError | None = None
+        self.busy = False
+        """Signals are sent after whoever asked has been told that it took too long, when asked whether it lives."""
+        self._late: list[Callable[[], None]] = []
         self.late_execs = False
         """Execs begin after whoever asked for them has been told that it took too long."""
         self.alive = True
@@ -132,6 +135,14 @@ class FakeGuest:
             return self.processes[container_id, exec_id]
         except KeyError:
             raise NotFound("no such process") from None
+
+    def answers(self, within: float) -> bool:
+        self.calls.append("answers")
+        if self.hang or not self.alive:
+            return False
+        while self._late:
+            self._late.pop()()
+        return True
 
     def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:
         return nonce
@@ -174,11 +185,17 @@ class FakeGuest:
         process = self.process(container_id, exec_id)
         if process.exited.is_set():
             raise NotFound("process already finished")
+        if self.busy:
+            self._late.append(lambda: self._end(container_id, exec_id, 128 + signal))
+            raise DeadlineExceeded("the guest did not answer SignalProcess in time")
+        self._end(container_id, exec_id, 128 + signal)
+
+    def _end(self, container_id: str, exec_id: str, status: int) -> None:
         if not exec_id:
             for (container, other), each in self.processes.items():
                 if container == container_id and other:
                     each.exit(137)
-        process.exit(128 + signal)
+        self.process(container_id, exec_id).exit(status)
 
     def wait_process(self, container_id: str, exec_id: str) -> tuple[int, bool]:
         process = self.process(container_id, exec_id)
@@ -232,7 +249,7 @@ class FakeGuest:
         if self.hang:
             assert deadline is not None, f"{call} has no deadline"
             self._dead.wait(max(0.0, deadline - time.monotonic()))
-            raise Unavailable(f"the guest did not answer {call} in time")
+            raise DeadlineExceeded(f"the guest did not answer {call} in time")
 
 
 class FakeGroup:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from parma_shim.api import task_pb2
-from parma_shim.task import exits
+from parma_shim.task import exits, service
 from parma_shim.task.process import guest_container_id
 from parma_wire.errors import (
+    DeadlineExceeded,
     Denied,
     FailedPrecondition,
     NotFound,
@@ -137,6 +138,37 @@ def test_sigkill_ends_the_machine_of_a_hanging_guest(rig: Rig) -> None:
     rig.group.guest.hang = True
     rig.call("Kill", task_pb2.KillRequest(id="a", signal=9), timeout=0.05)
     assert rig.wait("a") == 137
+
+
+def test_a_guest_that_hangs_ends_whoever_else_lives_in_it(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.hang = True
+    rig.call("Kill", task_pb2.KillRequest(id="a", signal=9), timeout=0.05)
+    assert (rig.wait("a"), rig.wait("b")) == (137, 137)
+
+
+def test_a_guest_that_is_busy_sends_sigkill_in_its_turn_and_keeps_the_others(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.busy = True
+    rig.kill("a")
+    assert rig.wait("a") == 137
+    assert rig.group.guest.alive
+    assert rig.status("b") == "RUNNING"
+
+
+def test_a_guest_that_answers_for_ever_and_does_not_send_sigkill_is_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "KILL_TIMEOUT", 0.01)
+    monkeypatch.setattr(service, "BUSY", 0.1)
+    rig.run("a")
+    rig.run("b")
+    rig.group.guest.refuse_signals = DeadlineExceeded("the guest did not answer SignalProcess in time")
+    rig.kill("a")
+    assert (rig.wait("a"), rig.wait("b")) == (137, 137)
+    assert "answers" in rig.group.guest.calls
 
 
 def test_another_signal_to_a_hanging_guest_fails(rig: Rig) -> None:

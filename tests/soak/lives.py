@@ -157,6 +157,8 @@ def storm(pods: Sequence[Pod], count: int) -> None:
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(lambda one: one[0].begin(one[1]), names))
         list(pool.map(lambda one: _end(*one), names))
+    for pod in pods:  # whose end would have been theirs, too
+        assert pod.client.state(pod.name) == "RUNNING", pod.name
 
 
 def _end(pod: Pod, name: str) -> None:

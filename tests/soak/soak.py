@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +18,9 @@ from tests.soak.footprint import Footprint, assert_no_growth
 GUEST_ALLOWANCE_KIB = 32 << 10
 """Of the guest's memory: caches, and the ids of all containers and execs that ever were; none is taken twice."""
 
+
+MARK = os.getpid()
+"""In the names of VMs: their cgroups are the machine's, and another soak may run beside this one."""
 
 PATIENCE = 1800.0
 """Seconds for a call of a storm: a pod's containers are created one after the other."""
@@ -67,7 +71,7 @@ class Soak:
         host, amounts = self._host, self._amounts
         before = Inventory.take(host)
         with closing(Containerd(host, PATIENCE)) as client:
-            pods = [lives.Pod(host, client, f"pod{number}") for number in range(amounts.pods)]
+            pods = [lives.Pod(host, client, f"pod{number}-{MARK}") for number in range(amounts.pods)]
             self._say(f"{len(pods)} pods run")
             self._in_pods(pods)
             for pod in pods:
@@ -122,7 +126,7 @@ class Soak:
         fates = [("nobody", "stopped")] + [(v, m) for m in lives.MOMENTS for v in lives.VICTIMS[1:]]
         for number in range(self._amounts.vms):
             victim, moment = fates[(number * 4) % len(fates)]  # 4 and 13 have no common factor: each once
-            lives.vm_life(host, client, "vm", victim, moment)
+            lives.vm_life(host, client, f"vm-{MARK}", victim, moment)
             assert_same(host, inventory)
             self._say(f"a VM's life, with kill -9 of {victim} when it was {moment}")
         self._say(f"as before; {assert_no_growth(host, footprint)}")

@@ -414,6 +414,16 @@ def test_a_deletion_that_failed_is_made_up_for_when_the_name_is_wanted_again(wor
         world.create("c2")
 
 
+def test_what_the_end_of_the_vm_interrupts_is_deleted(world: World) -> None:
+    world.create()
+    world.create("c2")
+    world.guest.failures["DeleteContainer"] = Unavailable("the connection is closed")
+    world.group.kill()
+    world.group.delete_container("c2")
+    with pytest.raises(NotFound):
+        world.group.delete_container("c2")
+
+
 @contextlib.contextmanager
 def setting_up(world: World) -> Iterator[None]:
     """Meanwhile a container is being created whose layers are not ready."""

@@ -24,6 +24,7 @@ from parma_wire.errors import (
     Unavailable,
 )
 from parma_wire.limits import DOCUMENT_CHUNK, POLICY_CHUNK
+from tests.shim.support import eventually
 from tests.vm.fake_guest import FakeGuest
 from tests.vm.support import soon
 
@@ -37,6 +38,21 @@ def test_hello_gives_version_tee_and_phases(guest: FakeGuest, client: GuestClien
     guest.answers["Hello"] = pb.HelloResponse(version="1.0\x1b[2J", tee="none", phases=phases)
     greeting = client.hello()
     assert greeting == ("1.0 [2J", "none", (BootPhase("kernel", 5), BootPhase("ready", 9)))
+
+
+def test_a_guest_answers_that_answers_the_question_or_another_meanwhile(guest: FakeGuest, client: GuestClient) -> None:
+    assert client.answers(30)
+    guest.failures["Hello"] = Unavailable("the connection is closed")
+    assert not client.answers(30)
+    guest.stuck.add("Hello")
+    found: list[bool] = []
+    asking = threading.Thread(target=lambda: found.append(client.answers(30)))
+    asking.start()
+    eventually(lambda: [name for name, _ in guest.requests].count("Hello") == 3)
+    client.pause(ID)
+    guest.released.set()
+    asking.join(10)
+    assert found == [True]
 
 
 def test_the_policy_travels_in_pieces_in_order(guest: FakeGuest, client: GuestClient) -> None:

@@ -52,6 +52,9 @@ class GuestProcess(Protocol):
 class Guest(Protocol):
     """The enforcer's control connection. ``exec_id`` is empty for a container's init process."""
 
+    def answers(self, within: float) -> bool:
+        """Whether it answers anybody in so many seconds."""
+
     def start_container(self, container_id: str, *, deadline: float | None = None) -> None: ...
 
     def evidence(self, nonce: bytes, *, deadline: float | None = None) -> bytes:

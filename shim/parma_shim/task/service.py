@@ -41,6 +41,10 @@ SIGTERM: Final = 15
 KILL_TIMEOUT: Final = 5.0
 """Seconds that the guest has for SIGKILL; then the virtual machine is ended instead."""
 
+BUSY: Final = 60.0
+"""Seconds that it has for SIGKILL of one of several containers while it answers others: a program in the guest that
+hangs is killed after as many, and until then nobody's request is carried out."""
+
 PIDS_TIMEOUT: Final = 0.09
 """Seconds. containerd asks every shim at its start: a guest that hangs is answered for from memory."""
 
@@ -144,8 +148,19 @@ class TaskService:
         except (Unavailable, FailedPrecondition) as error:  # or DeadlineExceeded; or a guest that is poisoned
             if not forced:
                 raise
-            self._env.kill_machine(f"{process.title} cannot be killed: {error}")
+            late = isinstance(error, DeadlineExceeded) and not self._is_alone(process.container)
+            if not (late and self._ends_in_its_turn(process)):
+                self._env.kill_machine(f"{process.title} cannot be killed: {error}")
         return Empty()
+
+    def _ends_in_its_turn(self, process: Process) -> bool:
+        """Whether the guest just was busy: it sends a signal also when nobody waits for its answer any more."""
+        end = time.monotonic() + BUSY
+        while time.monotonic() < end and self._env.group.guest.answers(KILL_TIMEOUT):
+            with self._env.tasks.changed:
+                if self._env.tasks.changed.wait_for(lambda: process.state in ENDED, KILL_TIMEOUT):
+                    return True
+        return False
 
     def _end_pod(self, process: Process, signal: int) -> None:
         """What a pause container does with a signal."""
