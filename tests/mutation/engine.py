@@ -19,14 +19,15 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Final, NamedTuple
 
 import pytest
 
 from tests.mutation.areas import Area
-from tests.mutation.baseline import Baseline, Recorder
+from tests.mutation.baseline import Baseline, Clock, Recorder
 from tests.mutation.mutants import Mutant
-from tests.mutation.selection import Selection
+from tests.mutation.selection import Budget, Selection
 from tests.mutation.trial import (
     FirstFailure,
     Outcome,
@@ -60,6 +61,7 @@ class Job(NamedTuple):
     name: str
     area: Area
     mutants: Sequence[Mutant]
+    budget: Budget = Budget()
 
 
 class Result(NamedTuple):
@@ -73,12 +75,19 @@ class Engine:
     """The plugin. ``results`` are those of the jobs' mutants, in their order."""
 
     def __init__(
-        self, jobs: Sequence[Job], lanes: int, say: Callable[[str], None], survived: Callable[[Job, Mutant], None]
+        self,
+        jobs: Sequence[Job],
+        lanes: int,
+        say: Callable[[str], None],
+        has_reason: Callable[[Job, Mutant], bool],
+        unnoticed: Callable[[Job, Mutant, Outcome], None],
     ) -> None:
+        """``unnoticed`` is told of a fault as soon as that is known; one that ``has_reason`` is not tried for long."""
         self.jobs = jobs
         self._lanes = lanes
         self._say = say
-        self._survived = survived
+        self._has_reason = has_reason
+        self._unnoticed = unnoticed
         self.results: list[dict[int, Result]] = [{} for _ in jobs]
         self.failed: set[str] = set()
 
@@ -136,9 +145,13 @@ class Engine:
             recorder = Recorder({path for job in self.jobs for path in job.area.modules()})
             session.config.pluginmanager.register(recorder)
             recorder.collect(session, files)
-            for item, following in zip(session.items, [*session.items[1:], None], strict=True):
-                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            _run_all(session, following=session.items[:1])
             recorder.note_modules()
+            session.config.pluginmanager.unregister(recorder)
+            session.config.pluginmanager.register(clock := Clock())
+            forget_results()
+            _run_all(session, following=[])
+            recorder.baseline.seconds = clock.seconds
             modules = sorted(name for name in sys.modules if name.partition(".")[0] in _THIRD_PARTY)
             with os.fdopen(writer, "wb") as pipe:
                 pickle.dump((recorder.baseline, modules), pipe)
@@ -154,9 +167,9 @@ class Engine:
         return found
 
     def _run(self, session: pytest.Session, job: Job, baseline: Baseline, results: dict[int, Result]) -> None:
-        selection = Selection(baseline, job.area)
+        selection = Selection(baseline, job.area, job.budget)
         later = {number for number, mutant in enumerate(job.mutants) if selection.needs_import(mutant)}
-        lane = _Lane(session, job, selection)
+        lane = _Lane(session, job, selection, self._has_reason)
         results.update(self._in_lanes(lane, lane.in_place, [n for n in range(len(job.mutants)) if n not in later]))
         later |= {number for number, result in results.items() if result.outcome is Outcome.NOT_IN_PLACE}
         results.update(self._in_lanes(lane, lane.imported, sorted(later)))
@@ -167,15 +180,15 @@ class Engine:
         children = [_fork(partial(in_own_folder, partial(work, share, writer))) for share in shares if share]
         os.close(writer)
         with os.fdopen(reader) as pipe:
-            survivors = 0
+            unnoticed = 0
             for count, line in enumerate(pipe, 1):
                 number, outcome, test = (int(word) for word in line.split())
                 result = Result(list(Outcome)[outcome], lane.names[test] if test >= 0 else "")
-                if result.outcome is Outcome.SURVIVED:
-                    survivors += 1
-                    self._survived(lane.job, lane.job.mutants[number])
+                if result.outcome in {Outcome.SURVIVED, Outcome.UNDECIDED}:
+                    unnoticed += 1
+                    self._unnoticed(lane.job, lane.job.mutants[number], result.outcome)
                 yield number, result
-                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}, {survivors} survived")
+                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}, {unnoticed} not noticed")
         for child in children:
             _, status = os.waitpid(child, 0)
             if status:
@@ -185,8 +198,11 @@ class Engine:
 class _Lane:
     """What one process does: trials, one after the other. A line of numbers for each goes into a pipe."""
 
-    def __init__(self, session: pytest.Session, job: Job, selection: Selection) -> None:
+    def __init__(
+        self, session: pytest.Session, job: Job, selection: Selection, has_reason: Callable[[Job, Mutant], bool]
+    ) -> None:
         self.job = job
+        self._has_reason = has_reason
         self.names = sorted(selection.seconds)
         self._session = session
         self._selection = selection
@@ -204,17 +220,19 @@ class _Lane:
         gc.freeze()
         for number in numbers:
             mutant = self.job.mutants[number]
-            tests = self._selection.tests(mutant)
 
-            def run(mutant: Mutant = mutant, tests: list[str] = tests) -> bool:
-                seconds = [self._selection.seconds[test] for test in tests]
-                use_own_folder(self._session.config)
-                placed = put_in_place(mutant, functions)
-                if placed:
-                    run_tests([items[test] for test in tests], seconds, self._progress)
-                return placed
+            def trial(tests: list[str], mutant: Mutant = mutant) -> Result:
+                def run() -> bool:
+                    seconds = [self._selection.seconds[test] for test in tests]
+                    use_own_folder(self._session.config)
+                    placed = put_in_place(mutant, functions)
+                    if placed:
+                        run_tests([items[test] for test in tests], seconds, self._progress)
+                    return placed
 
-            self._tell(pipe, number, self._trial(mutant, tests, run))
+                return self._trial(mutant, tests, run)
+
+            self._tell(pipe, number, self._decide(mutant, trial))
 
     def imported(self, numbers: list[int], pipe: int) -> None:
         """Faults in what runs at import. Each file's tests are collected in a process of their own, with the fault.
@@ -224,25 +242,39 @@ class _Lane:
         self._session.config.pluginmanager.register(FirstFailure())
         for number in numbers:
             mutant = self.job.mutants[number]
-            by_file: defaultdict[str, list[str]] = defaultdict(list)
-            for test in self._selection.tests(mutant):
-                by_file[test.partition("::")[0]].append(test)
-            result = Result(Outcome.SURVIVED, "")
-            for file, tests in by_file.items():
+            self._tell(pipe, number, self._decide(mutant, partial(self._trial_by_file, mutant)))
 
-                def run(mutant: Mutant = mutant, file: str = file, tests: list[str] = tests) -> bool:
-                    if not put_before_import(mutant):
-                        return False
-                    self._session.perform_collect([file])
-                    items = {item.nodeid: item for item in self._session.items}
-                    seconds = [self._selection.seconds[test] for test in tests]
-                    run_tests([items[test] for test in tests], seconds, self._progress)
-                    return True
+    def _trial_by_file(self, mutant: Mutant, tests: list[str]) -> Result:
+        by_file: defaultdict[str, list[str]] = defaultdict(list)
+        for test in tests:
+            by_file[test.partition("::")[0]].append(test)
+        result = Result(Outcome.SURVIVED, "")
+        for file, its_tests in by_file.items():
 
-                result = self._trial(mutant, tests, run)
-                if result.outcome is not Outcome.SURVIVED:
-                    break
-            self._tell(pipe, number, result)
+            def run(file: str = file, tests: list[str] = its_tests) -> bool:
+                if not put_before_import(mutant):
+                    return False
+                self._session.perform_collect([file])
+                items = {item.nodeid: item for item in self._session.items}
+                seconds = [self._selection.seconds[test] for test in tests]
+                run_tests([items[test] for test in tests], seconds, self._progress)
+                return True
+
+            result = self._trial(mutant, its_tests, run)
+            if result.outcome is not Outcome.SURVIVED:
+                break
+        return result
+
+    def _decide(self, mutant: Mutant, trial: Callable[[list[str]], Result]) -> Result:
+        """What there was no time for at first is asked as well, before a fault is said to have survived."""
+        choice = self._selection.tests(mutant)
+        result = trial(choice.first)
+        if result.outcome is not Outcome.SURVIVED or self._has_reason(self.job, mutant):
+            return result
+        result = trial(choice.again)
+        if result.outcome is Outcome.SURVIVED and not choice.complete:
+            return Result(Outcome.UNDECIDED, "")
+        return result
 
     def _trial(self, mutant: Mutant, tests: list[str], run: Callable[[], bool]) -> Result:
         outcome = attempt(run, self._progress) if tests else Outcome.SURVIVED
@@ -255,6 +287,12 @@ class _Lane:
     def _tell(self, pipe: int, number: int, result: Result) -> None:
         test = self.names.index(result.test) if result.test else -1
         os.write(pipe, f"{number} {list(Outcome).index(result.outcome)} {test}\n".encode())
+
+
+def _run_all(session: pytest.Session, *, following: list[pytest.Item]) -> None:
+    """What is made once for all tests is taken down with the last, unless another is ``following``."""
+    for item, other in zip_longest(session.items, [*session.items[1:], *following]):
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=other)
 
 
 def _fork(work: Callable[[], None]) -> int:

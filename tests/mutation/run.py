@@ -2,8 +2,8 @@
 """``./dev mutate [AREA...]``: small faults in the code that decides, one at a time: does a test fail?
 
 Areas: the framework, the policy reader, the report verifier, the enforcer's dispatch. A fault that no test notices
-must stand in tests/mutation/survivors.toml with the reason. Exit code 1 when one does not, or when a
-test fails without any fault.
+must stand in tests/mutation/survivors.toml with the reason. Exit code 1 when one does not, when there was no time for
+all the tests that could notice one, or when a test fails without any fault.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tests.mutation.trial import Outcome
 
 _SEED: Final = 1
 _NOTICED: Final = (Outcome.KILLED, Outcome.TIMED_OUT)
+_UNNOTICED: Final = (Outcome.SURVIVED, Outcome.UNDECIDED)
 
 
 class Score(NamedTuple):
@@ -38,15 +39,17 @@ class Score(NamedTuple):
     killed: int
     timed_out: int
     survived: int
+    undecided: int
+    """There was no time for all the tests that could notice it."""
 
     def __str__(self) -> str:
         """A row of the table."""
         share = 100 * (self.killed + self.timed_out) / self.mutants if self.mutants else 100.0
-        counts = f"{self.mutants:8}{self.killed:8}{self.timed_out:11}{self.survived:10}"
+        counts = f"{self.mutants:8}{self.killed:8}{self.timed_out:11}{self.survived:10}{self.undecided:11}"
         return f"{self.area:12}{counts}{share:9.1f} %"
 
 
-HEADER: Final = f"{'area':12}{'faults':>8}{'killed':>8}{'timed out':>11}{'survived':>10}{'score':>11}"
+HEADER: Final = f"{'area':12}{'faults':>8}{'killed':>8}{'timed out':>11}{'survived':>10}{'undecided':>11}{'score':>11}"
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +58,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("area", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all, if none is given")
     parser.add_argument("--sample", type=int, metavar="N", help="only N faults of each area, always the same ones")
     parser.add_argument("--only", default="", metavar="TEXT", help="only faults whose FILE:FUNCTION has TEXT in it")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="only what survived in the run whose output this is")
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="only what no test noticed in the run of this output"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     options = parser.parse_args(arguments)
     if unknown := set(options.area) - set(AREAS):
@@ -68,12 +73,15 @@ def run(jobs: Sequence[Job], lanes: int, listed: Path = survivors.FILE) -> int:
     reasons = survivors.load(listed)
     started = time.monotonic()
 
-    def survived(job: Job, mutant: Mutant) -> None:
-        key = Key.of(mutant, job.area.root)
-        if key not in reasons:
-            print(f"\n[[survivor]]\n{key}", end="", flush=True)
+    def has_reason(job: Job, mutant: Mutant) -> bool:
+        return Key.of(mutant, job.area.root) in reasons
 
-    engine = Engine(jobs, lanes, _Say(), survived)
+    def unnoticed(job: Job, mutant: Mutant, outcome: Outcome) -> None:
+        if not has_reason(job, mutant):
+            kind = "undecided" if outcome is Outcome.UNDECIDED else "survivor"
+            print(f"\n[[{kind}]]\n{Key.of(mutant, job.area.root)}", end="", flush=True)
+
+    engine = Engine(jobs, lanes, _Say(), has_reason, unnoticed)
     code = pytest.main(OPTIONS, plugins=[engine])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return 2
@@ -94,13 +102,15 @@ def _job(name: str, options: argparse.Namespace) -> Job:
 def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:
     tried, survived, existing = [], [], []
     rows = []
+    undecided = 0
     for job, results in zip(engine.jobs, engine.results, strict=True):
         counts = Counter(result.outcome for result in results.values())
-        rows.append(Score(job.name, len(results), *(counts[o] for o in (*_NOTICED, Outcome.SURVIVED))))
+        rows.append(Score(job.name, len(results), *(counts[o] for o in (*_NOTICED, *_UNNOTICED))))
         for number, mutant in enumerate(job.mutants):
             tried.append(Key.of(mutant, job.area.root))
             if results[number].outcome not in _NOTICED:
                 survived.append(Key.of(mutant, job.area.root))
+        undecided += counts[Outcome.UNDECIDED]
         existing += [Key.of(mutant, job.area.root) for path in job.area.modules() for mutant in find(path)]
     comparison = survivors.compare(tried, survived, reasons, existing)
     for key in comparison.noticed:
@@ -108,7 +118,9 @@ def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:
     print(f"\n{HEADER}", *rows, sep="\n")
     print(f"{seconds / 60:.0f} minutes; {len(survived) - len(comparison.unlisted)} of the survivors have a reason")
     if comparison.unlisted:
-        print(f"mutate: {len(comparison.unlisted)} faults that no test notices are not in {survivors.FILE.name}")
+        print(f"mutate: {len(comparison.unlisted)} faults that no test noticed are not in {survivors.FILE.name}")
+    if undecided:
+        print(f"mutate: {undecided} of them are undecided: there was no time for all tests that run them")
     if comparison.noticed:
         print(f"mutate: {len(comparison.noticed)} entries of {survivors.FILE.name} can go")
     if engine.failed:

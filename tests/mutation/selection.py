@@ -8,16 +8,33 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import NamedTuple
 
 from tests.mutation.areas import TIMED, Area
 from tests.mutation.baseline import Baseline, Line
 from tests.mutation.mutants import Mutant
 
-BUDGET: Final = 4.0
-"""Seconds of processor time for one fault: what the tests that this allows do not notice counts as survived."""
-_ABOUT: Final = 2.0
-"""Of these, those for tests that seem to be about what is at fault."""
+
+class Budget(NamedTuple):
+    """Seconds of processor time for the tests of one fault, as many as they need without one."""
+
+    first: float = 2.0
+    about: float = 1.0
+    """Of these, those for tests that seem to be about what is at fault."""
+
+    again: float = 90.0
+    """For those that were left out, when the first have noticed nothing: more than the tests of an area need."""
+
+
+class Choice(NamedTuple):
+    """The tests that could notice a fault, in their order; none: no test runs it."""
+
+    first: list[str]
+    again: list[str]
+    """To be asked when the first notice nothing."""
+
+    complete: bool
+    """Whether no test is left out of both."""
 
 
 Definition = tuple[Path, str]
@@ -27,7 +44,8 @@ Definition = tuple[Path, str]
 class Selection:
     """The tests of one area."""
 
-    def __init__(self, baseline: Baseline, area: Area) -> None:
+    def __init__(self, baseline: Baseline, area: Area, budget: Budget) -> None:
+        self._budget = budget
         files = set(area.test_files())
         tests = {test for test in baseline.seconds if test.partition("::")[0] in files}
         useless = baseline.skipped | baseline.failed
@@ -52,12 +70,12 @@ class Selection:
         """Whether the fault shows only in a module that is imported with it."""
         return not mutant.scope or (str(mutant.path), mutant.scope) in self._at_import
 
-    def tests(self, mutant: Mutant) -> list[str]:
-        """At most for `BUDGET`; none: no test runs it."""
+    def tests(self, mutant: Mutant) -> Choice:
+        """As many as the budget allows."""
         able, naming = self._able(mutant)
         kills, near = self._kills[mutant.path, mutant.scope], self._kills[mutant.path, ""]
         about = sorted(able, key=lambda test: (-self._words.shared(mutant, test), self.seconds[test], test))
-        chosen = set(_affordable(about, self.seconds, _ABOUT))
+        chosen = set(_affordable(about, self.seconds, self._budget.about))
         ordered = sorted(
             able,
             key=lambda test: (
@@ -65,7 +83,10 @@ class Selection:
                 *(self.seconds[test], test),
             ),
         )
-        return list(_affordable(ordered, self.seconds, BUDGET))
+        first = list(_affordable(ordered, self.seconds, self._budget.first))
+        rest = [test for test in ordered if test not in set(first)]
+        again = list(_affordable(rest, self.seconds, self._budget.again))
+        return Choice(first, again, len(again) == len(rest))
 
     def killed_by(self, mutant: Mutant, test: str) -> None:
         """Is asked first from now on."""

@@ -57,11 +57,12 @@ def load(path: Path = FILE) -> dict[Key, str]:
 
 
 def printed(path: Path) -> set[Key]:
-    """The faults that the output of an earlier run says have survived."""
-    entries = re.findall(
-        r"^\[\[survivor\]\]\n(?:(?:file|scope|was|becomes|nth) = .*\n)+", path.read_text(), re.MULTILINE
+    """The faults that no test noticed, as the output of an earlier run says."""
+    texts = re.findall(
+        r"^\[\[(?:survivor|undecided)\]\]\n(?:(?:file|scope|was|becomes|nth) = .*\n)+", path.read_text(), re.MULTILINE
     )
-    return {Key(**entry) for entry in tomllib.loads("\n".join(entries)).get("survivor", [])}
+    entries = tomllib.loads("\n".join(texts))
+    return {Key(**entry) for kind in ("survivor", "undecided") for entry in entries.get(kind, [])}
 
 
 @dataclass(frozen=True)

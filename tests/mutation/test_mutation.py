@@ -12,8 +12,9 @@ import pytest
 
 from tests.mutation import survivors
 from tests.mutation.areas import AREAS, ROOT, Area
-from tests.mutation.mutants import find
-from tests.mutation.selection import Words
+from tests.mutation.baseline import Baseline
+from tests.mutation.mutants import Mutant, find
+from tests.mutation.selection import Budget, Choice, Selection, Words
 from tests.mutation.survivors import Comparison, Key
 
 _MODULE = """\
@@ -69,17 +70,38 @@ from tiny import countdown
 def test_countdown_of_a_fixture_ends_at_zero(three):
     assert countdown(three) == 0
 """
+_SLOW = """\
+def one():
+    return 1
+
+def two():
+    return 2
+"""
+_SLOW_TESTS = """\
+from slow import one, two
+
+def test_one_is_one():
+    assert one() == 1
+
+def test_two_is_two():
+    assert two() == 2
+"""
 _RUN = """\
 import sys
 from pathlib import Path
 from tests.mutation.areas import Area
 from tests.mutation.engine import Job
-from tests.mutation.mutants import find
+from tests.mutation.mutants import Mutant, find
 from tests.mutation.run import run
+from tests.mutation.selection import Budget
 root = Path.cwd()
 area = Area(("tiny.py", "late.py"), ("checks/test_*.py",), root)
 mutants = [mutant for path in area.modules() for mutant in find(path)]
-sys.exit(run([Job("tiny", area, mutants)], 1, root / "survivors.toml"))
+slow = Area(("slow.py",), ("checks/test_slow.py",), root)
+one, two = ([mutant for mutant in find(root / "slow.py") if mutant.scope == name] for name in ("one", "two"))
+late, never = Budget(first=0), Budget(first=0, again=0)
+jobs = [Job("tiny", area, mutants), Job("late", slow, one, late), Job("never", slow, two, never)]
+sys.exit(run(jobs, 1, root / "survivors.toml"))
 """
 _NEVER_CALLED = Key("tiny.py", "unused", "return number + 7", "return None")
 _ALSO_NOT = [
@@ -87,6 +109,8 @@ _ALSO_NOT = [
     Key("tiny.py", "unused", "return number + 7", "return number + 8"),
 ]
 _ALSO_NOT_WHEN_IMPORTED = Key("tiny.py", "", "NOTE = 'nobody'", "NOTE = 'nobodyXX'")
+_UNDECIDED = Key("slow.py", "two", "return 2", "return 3")
+_QUICK, _LONG = "test_slow.py::test_one_is_one", "test_slow.py::test_two_is_two"
 _NOTICED = Key("tiny.py", "allowed", "if number < 0:", "if False:")
 
 
@@ -104,6 +128,8 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     checks = tmp_path / "checks"
     checks.mkdir()
     (checks / "test_tiny.py").write_text(_TESTS)
+    (tmp_path / "slow.py").write_text(_SLOW)
+    (checks / "test_slow.py").write_text(_SLOW_TESTS)
     (checks / "conftest.py").write_text(_FIXTURE)
     for name in ("first", "second"):
         (checks / f"test_{name}.py").write_text(_TESTS_WITH_FIXTURE)
@@ -114,10 +140,15 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     assert done.returncode == 1, done.stderr
     # What is imported (LIMIT), what is called, a loop without end twice, a module that only a test imports; nobody
     # calls the rest, or looks at the note. Two files of tests have a fixture from the same conftest.py.
-    assert re.search(r"^tiny +20 +\d+ +\d+ +4 +80\.0 %$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^tiny +20 +\d+ +\d+ +4 +0 +80\.0 %$", done.stdout, re.MULTILINE), done.stdout
     assert done.stdout.count("[[survivor]]") == 3
     assert all(f"[[survivor]]\n{key}" in done.stdout for key in (*_ALSO_NOT, _ALSO_NOT_WHEN_IMPORTED))
     assert f"no longer survives:\n{_NOTICED}" in done.stdout
+    # What the first tests do not notice is tried with the others, and what there is no time for has not survived.
+    assert re.search(r"^late +1 +1 +0 +0 +0 +100\.0 %$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^never +1 +0 +0 +0 +1 +0\.0 %$", done.stdout, re.MULTILINE), done.stdout
+    assert f"[[undecided]]\n{_UNDECIDED}" in done.stdout
+    assert "4 faults that no test noticed are not in survivors.toml\nmutate: 1 of them are undecided" in done.stdout
 
 
 def test_tests_that_speak_of_what_is_at_fault_are_told_from_others(tmp_path: Path) -> None:
@@ -129,6 +160,44 @@ def test_tests_that_speak_of_what_is_at_fault_are_told_from_others(tmp_path: Pat
     *_, nearest = sorted(tests, key=lambda test: words.shared(fault, test))
     assert nearest == "test_tiny.py::test_numbers_below_the_limit_are_allowed"
     assert words.shared(fault, "test_tiny.py::test_countdown_ends_at_zero") == 0
+
+
+@pytest.fixture
+def slow_area(tmp_path: Path) -> Area:
+    (tmp_path / "slow.py").write_text(_SLOW)
+    (tmp_path / "test_slow.py").write_text(_SLOW_TESTS)
+    return Area(("slow.py",), ("test_slow.py",), tmp_path)
+
+
+def two_tests_of_one(area: Area, budget: Budget) -> tuple[Selection, Mutant]:
+    """A fault in ``one``, which both tests run: for 3 seconds, and for 4."""
+    fault = next(mutant for mutant in find(area.root / "slow.py") if mutant.scope == "one")
+    seconds = {_QUICK: 3.0, _LONG: 4.0}
+    lines = {test: {(str(fault.path), fault.line)} for test in seconds}
+    return Selection(Baseline(lines=lines, seconds=seconds), area, budget), fault
+
+
+@pytest.mark.parametrize(
+    ("budget", "choice"),
+    [
+        (Budget(first=7), Choice([_QUICK, _LONG], [], complete=True)),
+        (Budget(first=6, again=4), Choice([_QUICK], [_LONG], complete=True)),
+        (Budget(first=6, again=3), Choice([_QUICK], [], complete=False)),
+        (Budget(first=2, again=6), Choice([], [_QUICK], complete=False)),
+    ],
+)
+def test_tests_that_there_is_no_time_for_are_asked_again_or_known_to_be_left_out(
+    slow_area: Area, budget: Budget, choice: Choice
+) -> None:
+    selection, fault = two_tests_of_one(slow_area, budget)
+    assert selection.tests(fault) == choice
+
+
+def test_tests_that_noticed_a_fault_of_the_same_function_are_asked_first(slow_area: Area) -> None:
+    selection, fault = two_tests_of_one(slow_area, Budget(first=4))
+    assert selection.tests(fault).first == [_QUICK]
+    selection.killed_by(fault, _LONG)
+    assert selection.tests(fault).first == [_LONG]
 
 
 def test_a_complete_list_is_neither_short_nor_long() -> None:
@@ -158,7 +227,7 @@ def test_an_entry_reads_as_it_was_written(tmp_path: Path, text: str) -> None:
 def test_what_a_run_has_printed_can_be_tried_again(tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.write_text(
-        f"mutate: 1 of 2\n\n[[survivor]]\n{_NOTICED}mutate: 2 of 2\n\n[[survivor]]\n{_NEVER_CALLED}\narea\n"
+        f"mutate: 1 of 2\n\n[[survivor]]\n{_NOTICED}mutate: 2 of 2\n\n[[undecided]]\n{_NEVER_CALLED}\narea\n"
     )
     assert survivors.printed(output) == {_NOTICED, _NEVER_CALLED}
     output.write_text("all is well\n")

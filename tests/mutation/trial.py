@@ -37,11 +37,16 @@ _PATIENCE: Final = 30.0
 
 
 class Outcome(Enum):
-    """Of one trial. A fault that makes a test run for ever is noticed, too."""
+    """Of one trial. A fault that makes a test run for ever is noticed, too.
+
+    A fault has survived when all tests that run it have passed (when it has a reason, those of the first budget), and
+    is undecided when those have passed that there was time for.
+    """
 
     KILLED = "killed"
     TIMED_OUT = "timed out"
     SURVIVED = "survived"
+    UNDECIDED = "undecided"
     NOT_IN_PLACE = "must be imported"
 
 
