@@ -10,50 +10,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import re
-import subprocess
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from tests.fuzz import harness
+from tests.fuzz.searches import ROOT, STARTED, Searches
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 CORPUS: Final = ROOT / ".dev" / "fuzz"
 _OURS: Final = ["parma_guest", "parma_policy", "parma_shim", "parma_snp", "parma_wire", "parma_cose", "ttrpc"]
 _MAX_LENGTH: Final = 16_384
 _SECONDS_FOR_ONE: Final = 20
 _MEBIBYTES: Final = 1024
-_EXECUTIONS: Final = re.compile(rb"stat::number_of_executed_units:\s*([0-9]+)|^Done ([0-9]+) runs", re.MULTILINE)
-_TAIL: Final = 6000
-
-
-class Outcome(NamedTuple):
-    """Of one search."""
-
-    name: str
-    status: int
-    """How its process ended: 0 is well."""
-
-    seconds: float
-    cpu_seconds: float
-    executions: int
-    said: str
-    """The end of what the fuzzer printed: with the input, if it found one."""
-
-    @property
-    def broken(self) -> bool:
-        """Whether something was found."""
-        return self.status != 0
-
-    def __str__(self) -> str:
-        verdict = f"BROKEN ({self.status})" if self.broken else "nothing found"
-        times = f"{self.seconds / 60:.1f} min, {self.cpu_seconds / 60:.1f} min of CPU"
-        return f"fuzz: {self.name}: {verdict} in {times}, {self.executions:,} inputs"
 
 
 def main(arguments: list[str]) -> int:
@@ -72,49 +43,29 @@ def main(arguments: list[str]) -> int:
     names = [options.target] if options.target else harness.names()
     print(f"fuzz: what the fuzzer says is in {options.corpus}/*.log", flush=True)
     broken = []
-    for outcome in campaign(names, options.minutes, options.jobs, options.corpus, options.crashes):
-        print(outcome, flush=True)
-        if outcome.broken:
-            broken.append(outcome.name)
-            print(outcome.said)
+    with searches(names, options.minutes, options.jobs, options.corpus, options.crashes) as begun:
+        for outcome in map(begun.outcome, names):
+            print(outcome, flush=True)
+            if outcome.broken:
+                broken.append(outcome.name)
+                print(outcome.said)
     print(f"fuzz: broken: {', '.join(broken)}" if broken else "fuzz: nothing found")
     return 1 if broken else 0
 
 
-def campaign(names: Sequence[str], minutes: float, jobs: int, corpus: Path, crashes: Path) -> Iterator[Outcome]:
+def searches(names: Sequence[str], minutes: float, jobs: int, corpus: Path, crashes: Path) -> Searches:
     """Searches each target for so long, ``jobs`` of them at a time."""
-    corpus.mkdir(parents=True, exist_ok=True)
+    places = ["--corpus", str(corpus), "--crashes", str(crashes)]
 
-    def one(name: str) -> Outcome:
-        places = ["--corpus", str(corpus), "--crashes", str(crashes)]
-        command = [sys.executable, "-m", "tests.fuzz.run", name, "--minutes", str(minutes), "--in-process", *places]
-        return search(name, command, corpus / f"{name}.log")
+    def command(name: str) -> list[str]:
+        return [sys.executable, "-m", "tests.fuzz.run", name, "--minutes", str(minutes), "--in-process", *places]
 
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(one, names)
-
-
-def search(name: str, command: Sequence[str], log: Path) -> Outcome:
-    """Runs the fuzzer's process to its end."""
-    start = time.monotonic()
-    with log.open("wb") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
-        _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    said = log.read_bytes()
-    found = _EXECUTIONS.findall(said)
-    return Outcome(
-        name,
-        status=child.returncode,
-        seconds=time.monotonic() - start,
-        cpu_seconds=used.ru_utime + used.ru_stime,
-        executions=int(b"".join(found[-1])) if found else 0,
-        said=said[-_TAIL:].decode(errors="replace"),
-    )
+    return Searches(names, jobs, corpus, command)
 
 
 def fuzz(name: str, minutes: float, corpora: Path, artifacts: Path) -> None:
     """Runs one target until the time is over or it breaks; does not return, libFuzzer ends the process."""
+    begun = time.monotonic()
     import atheris
 
     with atheris.instrument_imports(include=_OURS):
@@ -134,8 +85,10 @@ def fuzz(name: str, minutes: float, corpora: Path, artifacts: Path) -> None:
             (crashes / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
             raise
 
+    starting = time.monotonic() - begun
+    print(STARTED.format(starting), flush=True)
     limits = [
-        f"-max_total_time={max(1, int(minutes * 60))}",
+        f"-max_total_time={max(1, int(minutes * 60)) + math.ceil(starting)}",  # libFuzzer's clock runs since the import
         f"-timeout={_SECONDS_FOR_ONE}",
         f"-rss_limit_mb={_MEBIBYTES}",
         f"-max_len={_MAX_LENGTH}",
