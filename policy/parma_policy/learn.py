@@ -328,7 +328,7 @@ def _process_mutations(given: Request, recorded: Sequence[Step]) -> Iterator[tup
     yield "argument more", {**given, "argList": [*arguments, "x"]}
     for number, argument in enumerate(arguments):
         yield f"argument {number}", {**given, "argList": _replaced(arguments, number, f"{argument}x")}
-    yield "variable more", {**given, "envList": [*env, "LD_PRELOAD=/x.so"]}
+    yield "variable more", {**given, "envList": [*env, "PARMA_PROBE=/x.so"]}
     for number, variable in enumerate(env):
         yield f"value of {variable.partition('=')[0]}", {**given, "envList": _replaced(env, number, f"{variable}x")}
     yield "working directory", {**given, "workingDir": f"{given['workingDir']}/x"}

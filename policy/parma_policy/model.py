@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from parma_policy.attestation import CLOUD_DEFAULT
+from parma_policy.loaders import loads_code
 from parma_policy.patterns import TextPattern, expression_set
 from parma_policy.versions import Version
 
@@ -24,12 +25,17 @@ CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", "
 
 @dataclass(frozen=True, slots=True)
 class EnvRule:
-    """Which environment variables may be given: ``pattern`` on the whole ``NAME=value``, or one on each part."""
+    """Which environment variables may be given: ``pattern`` on the whole ``NAME=value``, or one on each part.
+
+    A variable that loads code is accepted only by a rule that spells its name: see `loads_code`.
+    """
 
     pattern: TextPattern
     """On ``NAME=value``; on the name alone where ``value`` is given."""
     value: TextPattern | None
     required: bool
+    parity: bool = False
+    """Also variables that load code by an expression that does not name them, as the reference does."""
 
     @property
     def literal(self) -> bool:
@@ -38,6 +44,8 @@ class EnvRule:
 
     def matches(self, variable: str) -> bool:
         """Whether this rule accepts ``variable``, a ``NAME=value`` text."""
+        if loads_code(variable) and not self.parity and variable.partition("=")[0] not in self.pattern.text:
+            return False
         if self.value is None:
             return self.pattern.matches(variable)
         name, separator, value = variable.partition("=")
@@ -99,7 +107,7 @@ class EnvRules:
         rules = self._by_name.get(variable.partition("=")[0], ()) + self._unnamed
         if not rules:
             return False
-        if self._combined is not None and self._combined(variable):
+        if self._combined is not None and not loads_code(variable) and self._combined(variable):
             return True
         return any(rule.matches(variable) for rule in rules)
 

@@ -424,6 +424,16 @@ def test_a_variable_given_twice_is_for_the_reference_only() -> None:
     assert Talk(policy(parity=True)).prepared().ask("create_container", asked).allowed
 
 
+def test_an_expression_for_any_variable_is_none_for_those_that_load_code_but_in_the_reference() -> None:
+    rules = [{"pattern": "[A-Z_]+=.+", "strategy": "re2", "required": False}]
+    asked = creation(envList=["PATH=/usr/bin:/bin", "LD_PRELOAD=/x"])
+    decision = create(asked, container(env_rules=rules))
+    assert [reason.code for reason in decision.reasons] == ["env"]
+    assert Talk(policy(container(env_rules=rules), parity=True)).prepared().ask("create_container", asked).allowed
+    dropping = Talk(policy(container(env_rules=rules), allow_environment_variable_dropping=True)).prepared()
+    assert dropping.ask("create_container", asked).env_list == ("PATH=/usr/bin:/bin",)
+
+
 def test_what_no_candidate_may_have_is_told_before_what_is_given_twice() -> None:
     assert code(create(creation(envList=["PATH=/usr/bin:/bin", "PATH=/evil"]))) == "env"
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,36 @@ def test_a_rule_on_name_and_value_needs_an_equals_sign() -> None:
     assert rule.matches("A=b=c")
     assert not rule.matches("A")
     assert not rule.matches("B=1")
+
+
+CODE = (
+    *("LD_PRELOAD=/x", "LD_AUDIT=/x", "LD_LIBRARY_PATH=/x", "PYTHONPATH=/x", "PYTHONSTARTUP=/x", "BASH_ENV=/x"),
+    *("BASH_FUNC_ls%%=() { x; }", "GCONV_PATH=/x", "GLIBC_TUNABLES=a=1", "PERL5OPT=-Mx", "RUBYOPT=-rx", "PHPRC=/x"),
+    *("NODE_OPTIONS=-r/x", "JAVA_TOOL_OPTIONS=-javaagent:/x", "_JAVA_OPTIONS=x", "JDK_JAVA_OPTIONS=x", "LUA_INIT_5_4=x"),
+)
+WIDE = ("(?s).+", "[^=]+=.*", "(?i)ld_.+=.+|.+", "[A-Z_0-9%a-z]+=.+")
+
+
+@pytest.mark.parametrize("variable", CODE)
+def test_what_loads_code_is_accepted_by_its_name_alone(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    cache = PatternCache()
+    wide = [EnvRule(cache.make(text, "re2"), None, required=False) for text in WIDE]
+    assert not EnvRules((*wide, named(".+", ".+"))).accepts(variable)
+    assert EnvRules(tuple(replace(rule, parity=True) for rule in wide)).accepts(variable)
+    for rule in (
+        EnvRule(cache.make(variable, "string"), None, required=False),
+        EnvRule(cache.make(f"{name}=.+", "re2"), None, required=False),
+        EnvRule(cache.make(f"(OTHER|{name})=.+", "re2"), None, required=False),
+        named(name, ".+"),
+        EnvRule(cache.make(name, "string"), cache.make(value, "string"), required=False),
+    ):
+        assert EnvRules((*wide, rule)).accepts(variable)
+
+
+@pytest.mark.parametrize("variable", ["PYTHON_APP_SERVICE_HOST=10.0.0.1", "LD=ld", "ENV=test", "JAVA_HOME=/x", "XLD_A=1"])
+def test_what_only_looks_like_it_is_a_variable_as_any_other(variable: str) -> None:
+    assert EnvRule(PatternCache().make("[A-Z_]+=.+", "re2"), None, required=False).matches(variable)
 
 
 def test_required_rules_need_a_variable() -> None:

@@ -107,11 +107,11 @@ class ContainerReader:
         if not named:
             members = node.members(("pattern", "strategy"), ("required",))
             pattern = self.pattern(members["pattern"], self.strategy(members["strategy"]))
-            return EnvRule(pattern, None, _required(members))
+            return EnvRule(pattern, None, _required(members), self.parity)
         members = node.members(("name", "name_strategy", "value", "value_strategy"), ("required",))
         name = self.pattern(members["name"], self.strategy(members["name_strategy"]))
         value = self.pattern(members["value"], self.strategy(members["value_strategy"]))
-        return EnvRule(name, value, _required(members))
+        return EnvRule(name, value, _required(members), self.parity)
 
     def env_rules(self, node: Node) -> EnvRules:
         return EnvRules(tuple(self.env_rule(element) for element in node.elements()))
