@@ -37,6 +37,7 @@ _CONTROLLERS: Final = ("cpuset", "cpu", "io", "memory", "pids")
 
 _SYSCTLS: Final = (
     ("kernel/printk", "1 4 1 7"),  # the console is the host's: only emergencies go there
+    ("kernel/pid_max", "4194304"),  # the kernel's largest: numbers of processes are used again as late as can be
     ("kernel/sysrq", "0"),
     ("kernel/panic_on_oops", "1"),
     ("kernel/dmesg_restrict", "1"),

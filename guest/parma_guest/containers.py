@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal as signals
 import socket
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from parma_guest import users
@@ -117,6 +117,19 @@ class Container:
             raise FailedPrecondition("the container has stopped")
         if not self.started:
             raise FailedPrecondition("the container has not been started")
+
+    def require_entered(self, process: Process) -> None:
+        """Kills what was launched where init has ended and it has not: it is not where init was.
+
+        crun enters a container by init's number, and had init ended meanwhile, another might have had it. When init
+        ends, the kernel has ended everything in its namespace before anybody can see that. Raises `FailedPrecondition`.
+        """
+        if self.init.alive or not process.alive:  # in this order
+            return
+        with suppress(NotFound):
+            process.signal(signals.SIGKILL)
+        process.close()
+        raise FailedPrecondition("the container has stopped meanwhile")
 
 
 class Members:

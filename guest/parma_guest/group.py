@@ -171,6 +171,7 @@ class Group:
             document = oci.process(request.process, env, capabilities)
             launched = self._runtime.execute(request.container, document, plan)
             process = watched(self._host, request.container, request.exec_id, request.process.args, launched)
+            found.require_entered(process)
             found.execs[request.exec_id] = process
             found.used_exec_ids.add(request.exec_id)
             return process.pid

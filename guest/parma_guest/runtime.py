@@ -27,6 +27,10 @@ from parma_wire.errors import DeadlineExceeded, NotFound, ParmaError, Unavailabl
 CALL_TIMEOUT: Final = 60.0
 """Seconds for one call of crun. Long, because a TCG guest on a busy host is slow; finite, because it holds the lock."""
 
+AFTER_A_HANG: Final = 1 / 6
+"""How much of that an entry into a container may take after one that took all of it, until one succeeds: a container
+that leaves what enters it no processor time shall not hold the lock for so long again and again."""
+
 LOOK_EVERY: Final = 0.25
 """Seconds between looks at what crun has put into a container, once crun has taken that long."""
 
@@ -83,6 +87,7 @@ class Crun:
         self._timeout = timeout
         self._cgroup = cgroup
         self._numbers = itertools.count()
+        self._hung: set[ContainerId] = set()
 
     def create(self, container: ContainerId, spec: Mapping[str, Any], plan: StdioPlan) -> Launched:
         """The container in state ``created``. Raises `RuntimeFailed`; nothing is left then."""
@@ -119,6 +124,7 @@ class Crun:
     def delete(self, container: ContainerId) -> None:
         """Removes what is left of a stopped container; kills one that was never started."""
         self._call(["delete", "--force", container])
+        self._hung.discard(container)
         _remove_bundle(self._private / "c" / container)
 
     def _launch(self, command: Sequence[str], container: ContainerId, plan: StdioPlan) -> Launched:
@@ -183,18 +189,21 @@ class Crun:
     def _finish(self, child: Child, entered: ContainerId) -> int:
         """As the function of that name. What the container stops on its way, and with it crun, is killed at once."""
         cgroup = self._cgroup(entered)
-        deadline = time.monotonic() + self._timeout
+        timeout = self._timeout * (AFTER_A_HANG if entered in self._hung else 1)
+        deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             status = child.wait(min(left, LOOK_EVERY))
             if status is not None:
+                self._hung.discard(entered)
                 return status
             if entering.kill(cgroup, entering.program(child.pid), stopped=True):
                 _end(child)
                 raise RuntimeFailed("a process was stopped by others on its way into the container, and was killed")
+        self._hung.add(entered)
         program = entering.program(child.pid)
         _end(child)
         entering.kill(cgroup, program, stopped=False)  # it would go on although nobody waits for it any more
-        raise _hangs(self._timeout)
+        raise _hangs(timeout)
 
     def _left_behind(self, container: ContainerId, pid_file: Path) -> int | None:
         """The process that a crun who did not come to his end had started already, if it is one of the container's."""
@@ -244,7 +253,7 @@ def _finish(child: Child, timeout: float) -> int:
 
 
 def _hangs(timeout: float) -> DeadlineExceeded:
-    return DeadlineExceeded("a program in the guest hangs and was killed", expected=f"an end within {timeout:.0f} s")
+    return DeadlineExceeded("a program in the guest hangs and was killed", expected=f"an end within {timeout:g} s")
 
 
 def _end(child: Child) -> None:

@@ -508,6 +508,37 @@ def test_a_container_that_joined_a_process_which_ended_meanwhile_is_not_kept(rig
     assert not rig.enforcer.poisoned
 
 
+def test_a_process_that_lives_on_when_its_container_has_ended_meanwhile_is_not_kept(rig: Rig) -> None:
+    running(rig)
+    launch = rig.runtime.execute
+
+    def execute(*arguments: Any) -> Any:
+        rig.runtime.children[0].finish(0)  # from here on its number may be another process's, and that one's namespaces
+        return launch(*arguments)
+
+    rig.runtime.execute = execute  # type: ignore[method-assign]
+    with pytest.raises(FailedPrecondition, match="stopped meanwhile"):
+        rig.group.execute(execution())
+    with pytest.raises(NotFound):
+        rig.group.delete_process(CONTAINER, ExecId("one"))
+    assert not rig.enforcer.poisoned
+
+
+def test_a_process_that_ended_with_its_container_has_run(rig: Rig) -> None:
+    running(rig)
+    launch = rig.runtime.execute
+
+    def execute(*arguments: Any) -> Any:
+        launched = launch(*arguments)
+        for child in reversed(rig.runtime.children):  # init ends last
+            child.finish(0)
+        return launched
+
+    rig.runtime.execute = execute  # type: ignore[method-assign]
+    rig.group.execute(execution())
+    rig.group.delete_process(CONTAINER, ExecId("one"))
+
+
 def test_limits_can_be_changed_before_the_start_and_not_after_the_end(rig: Rig) -> None:
     rootfs(rig)
     rig.group.create(creation())

@@ -23,7 +23,7 @@ from parma_guest.reaper import Child, Reaper
 from parma_guest.runtime import Crun, RuntimeFailed, StdioPlan
 from parma_guest.stdio import Stdio
 from parma_guest.syscalls import Kernel
-from parma_guest.values import ExecId, User
+from parma_guest.values import ContainerId, ExecId, User
 from parma_wire.errors import DeadlineExceeded, Malformed, NotFound, Unavailable
 from tests.descriptors import descriptors
 from tests.guest.fakes import CONTAINER
@@ -209,6 +209,26 @@ def test_what_hangs_on_its_way_into_a_container_does_not_get_there_later(
         target.execute(CONTAINER, {}, PLAIN)
     assert newcomer.wait(60) == -signal.SIGKILL
     assert program.poll() is None
+
+
+def test_after_one_that_hung_others_are_given_up_sooner_until_one_gets_there(crun: Path) -> None:
+    target = Crun(OwnReaper(), private=str(crun), timeout=0.6, cgroup=lambda _: Cgroup(crun))
+    (crun / "behaviour").write_text("exec sleep 1000\n")
+
+    def seconds_given(container: ContainerId) -> float:
+        with pytest.raises(DeadlineExceeded) as caught:
+            target.start(container)
+        return float(caught.value.expected.split()[3])
+
+    other = ContainerId("ee" * 32)
+    assert [seconds_given(CONTAINER) for _ in range(3)] == [0.6, 0.1, 0.1]
+    assert seconds_given(other) == 0.6
+    (crun / "behaviour").write_text("exit 0\n")
+    target._timeout = 600  # however slow the machine is
+    target.start(CONTAINER)
+    (crun / "behaviour").write_text("exec sleep 1000\n")
+    target._timeout = 0.6
+    assert seconds_given(CONTAINER) == 0.6
 
 
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
