@@ -35,6 +35,7 @@ _KEYS: Final = (
     "verified_at",
     "policy_sha256",
     "measurement",
+    "report_id",
     "unchecked",
     "failures",
     "evidence",
@@ -55,6 +56,8 @@ class Status:
     verified_at: str
     policy_sha256: str
     measurement: str = ""
+    report_id: str = ""
+    """REPORT_ID of the evidence: which instance of the VM this is. One that was started again has another."""
     unchecked: tuple[str, ...] = ()
     failures: tuple[SnpError, ...] = ()
     evidence: Evidence | None = None
@@ -77,6 +80,7 @@ class Status:
             "verified_at": self.verified_at,
             "policy_sha256": self.policy_sha256,
             "measurement": self.measurement,
+            "report_id": self.report_id,
             "unchecked": list(self.unchecked),
             "failures": [failure.to_json() for failure in self.failures],
             "evidence": self.evidence.to_json() if self.evidence else None,
@@ -99,6 +103,7 @@ def from_verdict(verdict: Verdict, evidence: Evidence, *, now: datetime, verifie
         verified_at=now.isoformat(timespec="seconds"),
         policy_sha256=evidence.policy_sha256.hex(),
         measurement=verdict.report.measurement.hex() if verdict.report else "",
+        report_id=verdict.report.report_id.hex() if verdict.report else "",
         unchecked=verdict.unchecked,
         failures=verdict.failures,
         evidence=evidence,
@@ -166,6 +171,7 @@ def parse(data: bytes) -> Status:
         verified_at=document.text("verified_at"),
         policy_sha256=document.text("policy_sha256"),
         measurement=document.text("measurement"),
+        report_id=document.text("report_id"),
         unchecked=document.texts("unchecked"),
         failures=tuple(_failure(item) for item in document.objects("failures")),
         evidence=from_json(evidence) if evidence is not None else None,
@@ -199,6 +205,7 @@ def render(status: Status) -> str:
         ("Verified at", status.verified_at),
         ("Policy SHA-256", status.policy_sha256),
         ("Measurement", status.measurement or "-"),
+        ("Instance", status.report_id or "-"),
     ]
     if status.unchecked:
         lines.append(("Not checked", ", ".join(status.unchecked)))

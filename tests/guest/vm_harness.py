@@ -49,6 +49,8 @@ BUSYBOX = PREFIX / "bin/busybox"
 BOOT_TIMEOUT = 90.0
 CALL_TIMEOUT = 60.0
 CONTAINER = "c0" * 32
+NEIGHBOUR = 4
+"""CID of a guest beside another."""
 PATH_VARIABLE = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CAPABILITIES = [
     "CAP_CHOWN",
@@ -401,12 +403,22 @@ def boot(
     initrd: Path | None = None,
     extra: Sequence[str] = (),
     keep: Sequence[int] = (),
+    neighbours: bool = False,
+    beside: Guest | None = None,
 ) -> Guest:
-    """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ...; QEMU gets ``extra`` as it is."""
+    """A booted guest with ``disks`` (then ``writable``) at LUN 0, 1, 2, ...; QEMU gets ``extra`` as it is.
+
+    Its CID is 3. ``beside``: a guest with ``neighbours``, whose vsock device serves this one as well, as `NEIGHBOUR`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((image / "manifest.json").read_text())
-    vm = f"guest-cid=3,socket={directory / 'vhost'},uds-path={directory / 'vsock'}"
-    vhost = _spawn([str(VHOST), "--vm", vm], directory / "vhost.log")
+    if beside is None:
+        places = {3: directory, **({NEIGHBOUR: directory / "neighbour"} if neighbours else {})}
+        vms = [f"--vm=guest-cid={cid},socket={at / 'vhost'},uds-path={at / 'vsock'}" for cid, at in places.items()]
+        places[max(places)].mkdir(exist_ok=True)
+        vhost = _spawn([str(VHOST), *vms], directory / "vhost.log")
+    else:
+        directory, vhost = beside.directory / "neighbour", beside.vhost
     _wait_for(lambda: (directory / "vhost").exists(), 10)
     arguments = [
         *(str(QEMU), "-name", "parma-test", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),

@@ -178,6 +178,21 @@ def test_status_of_accepted_evidence_is_attested_and_says_emulated(emulated: Emu
     assert "protects nothing" in statuses.render(status)
 
 
+def test_status_names_the_instance_of_the_vm(emulated: Emulated) -> None:
+    evidence = sample(emulated)
+    again = emulated.authority.sign_report(
+        report_data=REPORT_DATA, host_data=evidence.policy_sha256, measurement=MEASUREMENT, report_id=b"\2" * 32
+    )
+    one, other = (
+        statuses.from_verdict(judge(emulated, found), found, now=NOW)
+        for found in (evidence, replace(evidence, report=again))
+    )
+    assert (one.report_id, other.report_id) == ("00" * 32, "02" * 32)
+    assert "Instance:       " + "02" * 32 in statuses.render(other)
+    assert statuses.parse(other.dumps().encode()).report_id == other.report_id
+    assert statuses.unattested(bytes(32), now=NOW).report_id == ""
+
+
 def test_status_of_refused_evidence_is_failed_with_the_reasons(emulated: Emulated) -> None:
     evidence = sample(emulated)
     verdict = judge(emulated, evidence, policy=b"package other\n")
