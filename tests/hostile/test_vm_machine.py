@@ -115,9 +115,24 @@ def test_R65_a_clock_that_is_wrong_by_decades_changes_no_decision(tmp_path: Path
         assert guest.wait() == 3
 
 
-def test_R70_a_reset_ends_the_vm(tmp_path: Path) -> None:
-    with vm.running(tmp_path) as guest:
+def test_R70_a_reset_ends_the_vm_or_all_that_it_knew(tmp_path: Path) -> None:
+    with vm.running(tmp_path) as guest, guest.monitor() as monitor:
         guest.set_policy(vm.policy_text())
-        with guest.monitor() as monitor, suppress(ParmaError):
-            monitor.execute("system_reset", deadline=time.monotonic() + 30)
-        guest.qemu.wait(30)
+        with pytest.raises(FailedPrecondition, match="already"):
+            guest.set_policy(vm.policy_text())
+        # Without the shim's -no-reboot the machine starts again: another life, before its policy.
+        deadline = time.monotonic() + 240
+        monitor.execute("set-action", {"reboot": "reset"}, deadline=deadline)
+        monitor.execute("system_reset", deadline=deadline)
+        while guest.console().count(READY_LINE) < 2:
+            assert time.monotonic() < deadline, guest.console()
+            time.sleep(0.1)
+        guest.clients.insert(0, guest.connect())
+        with pytest.raises(FailedPrecondition, match="no execution policy"):
+            guest.call("MountScratch", pb.MountScratchRequest(container_id=vm.CONTAINER, memory_bytes=16 << 20))
+        guest.set_policy(vm.policy_text())
+        # With it, as everywhere but here, it ends.
+        monitor.execute("set-action", {"reboot": "shutdown"}, deadline=deadline)
+        with suppress(ParmaError):
+            monitor.execute("system_reset", deadline=deadline)
+        guest.qemu.wait(60)
