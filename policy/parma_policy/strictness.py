@@ -68,9 +68,9 @@ STRICTER: Final[dict[str, str]] = {
     ),
     "env.ambiguous": "Two different values for one environment variable are denied.",
     "env.loads-code": (
-        "A variable that tells a loader or an interpreter what code to run (LD_PRELOAD and all LD_*, PYTHONPATH and the "
-        "like, BASH_ENV, NODE_OPTIONS, JAVA_TOOL_OPTIONS, ...) is accepted only by a rule in which its name is spelled; "
-        "in the reference '[A-Z_]+=.+' accepts them all."
+        "A variable that tells a loader or an interpreter what code to run (LD_PRELOAD and all LD_*, PYTHONPATH and "
+        "its like, BASH_ENV, NODE_OPTIONS, JAVA_TOOL_OPTIONS, ...) is accepted only by a rule in which its name is "
+        "spelled; in the reference '[A-Z_]+=.+' accepts them all."
     ),
     "request.text": "Strings with NUL characters, or without a UTF-8 form, are malformed in any request.",
     "overlay.empty": "An overlay of no layers is denied.",

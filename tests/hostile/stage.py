@@ -52,6 +52,17 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "fill": "seq 1 100000 > /tmp/numbers; sync; cksum /tmp/numbers",
     "evict": "head -c 10000000 /dev/zero > /tmp/big; sync; cat /tmp/big > /dev/null; echo done",
     "check": "cksum /tmp/numbers",
+    "one": "yes one | head -c 1000000 > /tmp/words; sync; echo done",
+    "two": "yes two | head -c 1000000 | dd of=/tmp/words conv=notrunc 2>/dev/null; sync; echo done",
+    "words": "for word in one two; do grep -c $word /tmp/words; done; wc -l < /tmp/words",
+    "lie": (
+        "mount -t tmpfs none /proc && mkdir -p /proc/self/ns /proc/1/ns /proc/self/fd /proc/sys/kernel;"
+        " echo 'CapEff: 000001ffffffffff' > /proc/self/status; echo made"
+    ),
+    "truth": "mkdir -p /tmp/p; mount -t proc none /tmp/p; grep CapEff /tmp/p/self/status; cat /tmp/p/[0-9]*/comm",
+    "numbers": "cat /proc/sys/kernel/pid_max",
+    "storm": "while :; do (:); done",
+    "whose": "cat /layer",
 }
 """What containers of the group may run besides, by name."""
 
@@ -150,16 +161,17 @@ class Stage:
         request = pb.SignalProcessRequest(container_id=container, exec_id=exec_id, signal=number)
         self.guest.call("SignalProcess", request)
 
-    def start_exec(self, container: str, name: str, exec_id: str = "") -> str:
+    def start_exec(self, container: str, name: str, exec_id: str = "", **changes: Any) -> str:
         """Begins one of `SCRIPTS`; its exec id."""
         exec_id = exec_id or f"{name}-{next(self._numbers)}"
-        request = pb.ExecProcessRequest(container_id=container, exec_id=exec_id, process=vm.process(script(name)))
+        process = vm.process(script(name), **changes)
+        request = pb.ExecProcessRequest(container_id=container, exec_id=exec_id, process=process)
         self.guest.call("ExecProcess", request)
         return exec_id
 
-    def run(self, container: str, name: str) -> list[str]:
+    def run(self, container: str, name: str, **changes: Any) -> list[str]:
         """The lines that one of `SCRIPTS` prints."""
-        exec_id = self.start_exec(container, name)
+        exec_id = self.start_exec(container, name, **changes)
         output = self.guest.read_all(container, exec_id=exec_id).decode()
         self.guest.wait(container, exec_id)
         return output.splitlines()
@@ -173,6 +185,11 @@ class Stage:
         """Whatever was tried, an honest host can go on: a whole life of a container."""
         assert self.run_once("hello") == ["hello"]
 
+
+_ADMINS: Final = [*vm.CAPABILITIES, "CAP_SYS_ADMIN"]
+ADMIN: Final = pb.Capabilities(bounding=_ADMINS, effective=_ADMINS, permitted=_ADMINS)
+"""What one container of the policy may have, which takes any variable besides."""
+ANY_VARIABLE: Final = [{"pattern": "[A-Z_]+=.+", "strategy": "re2", "required": False}]
 
 LAYERS: Final = ("base", "middle", "top", "victim", "other")
 
@@ -199,6 +216,9 @@ def policy(images: Mapping[str, LayerImage]) -> bytes:
         {"source": f"sandbox://{SHARED}/.+", "destination": "/data/in", "type": "bind", "options": ["rbind", "rw"]},
     ]
 
+    def sets(capabilities: pb.Capabilities) -> dict[str, list[str]]:
+        return {field.name: list(getattr(capabilities, field.name)) for field in capabilities.DESCRIPTOR.fields}
+
     def container(command: Sequence[str], *layers: str, **changes: object) -> dict[str, object]:
         return vm.container_object(
             [images[layer] for layer in layers], command, exec_processes=execs, mounts=mounts, **changes
@@ -212,6 +232,7 @@ def policy(images: Mapping[str, LayerImage]) -> bytes:
         container(WHERE, "base", working_dir="/up"),
         container(QUIET, "base", allow_stdio_access=False),
         container(SLEEP, "base", "victim"),
+        container(SLEEP, "base", capabilities=sets(ADMIN), env_rules=ANY_VARIABLE),
     )
 
 

@@ -374,6 +374,23 @@ def test_R31_only_listed_variables_get_in_and_none_twice(host: HostileHost) -> N
     assert good(host, env=["MODE=a"])["process"]["env"] == ["MODE=a", "HOME=/"]
 
 
+def test_R31_an_expression_for_any_variable_lets_none_in_that_loads_code(tmp_path: Path) -> None:
+    anything = {"pattern": "(?s).+", "strategy": "re2", "required": False}
+    listed = {"pattern": "LD_LIBRARY_PATH=/opt/.+", "strategy": "re2", "required": False}
+    with hostile_host(tmp_path, container(env_rules=[anything, listed])) as host:
+        host.make_rootfs(ID)
+        for variable in (
+            "LD_PRELOAD=/x.so",
+            "LD_LIBRARY_PATH=x",
+            "PYTHONSTARTUP=/x",
+            "BASH_ENV=/x",
+            "A=\nLD_PRELOAD=/x",
+        ):
+            answer = host.answer("CreateContainer", host.creation(ID, env=["A=1", variable]))
+            assert isinstance(answer, Malformed | Denied), (variable, answer)
+        host.call("CreateContainer", host.creation(ID, env=["A=1", "LD_LIBRARY_PATH=/opt/lib"]))
+
+
 def test_R33_no_line_can_be_smuggled_into_a_host_name_or_a_kernel_setting(host: HostileHost) -> None:
     for name in ("a\n10.0.0.1 bank", "a b", "a\0", "-a", "a..b", "a/b", "é", "x" * 64, "a.", "$(id)"):
         refused(host, Malformed, hostname=name)

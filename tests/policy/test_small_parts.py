@@ -105,7 +105,13 @@ def test_a_rule_on_name_and_value_needs_an_equals_sign() -> None:
 CODE = (
     *("LD_PRELOAD=/x", "LD_AUDIT=/x", "LD_LIBRARY_PATH=/x", "PYTHONPATH=/x", "PYTHONSTARTUP=/x", "BASH_ENV=/x"),
     *("BASH_FUNC_ls%%=() { x; }", "GCONV_PATH=/x", "GLIBC_TUNABLES=a=1", "PERL5OPT=-Mx", "RUBYOPT=-rx", "PHPRC=/x"),
-    *("NODE_OPTIONS=-r/x", "JAVA_TOOL_OPTIONS=-javaagent:/x", "_JAVA_OPTIONS=x", "JDK_JAVA_OPTIONS=x", "LUA_INIT_5_4=x"),
+    *(
+        "NODE_OPTIONS=-r/x",
+        "JAVA_TOOL_OPTIONS=-javaagent:/x",
+        "_JAVA_OPTIONS=x",
+        "JDK_JAVA_OPTIONS=x",
+        "LUA_INIT_5_4=x",
+    ),
 )
 WIDE = ("(?s).+", "[^=]+=.*", "(?i)ld_.+=.+|.+", "[A-Z_0-9%a-z]+=.+")
 
@@ -127,7 +133,9 @@ def test_what_loads_code_is_accepted_by_its_name_alone(variable: str) -> None:
         assert EnvRules((*wide, rule)).accepts(variable)
 
 
-@pytest.mark.parametrize("variable", ["PYTHON_APP_SERVICE_HOST=10.0.0.1", "LD=ld", "ENV=test", "JAVA_HOME=/x", "XLD_A=1"])
+@pytest.mark.parametrize(
+    "variable", ["PYTHON_APP_SERVICE_HOST=10.0.0.1", "LD=ld", "ENV=test", "JAVA_HOME=/x", "XLD_A=1"]
+)
 def test_what_only_looks_like_it_is_a_variable_as_any_other(variable: str) -> None:
     assert EnvRule(PatternCache().make("[A-Z_]+=.+", "re2"), None, required=False).matches(variable)
 
