@@ -516,7 +516,7 @@ def test_a_process_that_lives_on_when_its_container_has_ended_meanwhile_is_not_k
         rig.runtime.children[0].finish(0)  # from here on its number may be another process's, and that one's namespaces
         return launch(*arguments)
 
-    rig.runtime.execute = execute  # type: ignore[method-assign]
+    rig.runtime.execute = execute  # type: ignore[assignment,method-assign]
     with pytest.raises(FailedPrecondition, match="stopped meanwhile"):
         rig.group.execute(execution())
     with pytest.raises(NotFound):
@@ -534,7 +534,7 @@ def test_a_process_that_ended_with_its_container_has_run(rig: Rig) -> None:
             child.finish(0)
         return launched
 
-    rig.runtime.execute = execute  # type: ignore[method-assign]
+    rig.runtime.execute = execute  # type: ignore[assignment,method-assign]
     rig.group.execute(execution())
     rig.group.delete_process(CONTAINER, ExecId("one"))
 
