@@ -17,10 +17,10 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import pytest
 
@@ -71,23 +71,29 @@ class Result(NamedTuple):
     test: str
 
 
+class Audience(Protocol):
+    """Who is told how it goes."""
+
+    def has_reason(self, job: Job, mutant: Mutant) -> bool:
+        """Whether it is known why no test notices the fault: it is not tried for long."""
+
+    def say(self, text: str) -> None:
+        """How far the trials are."""
+
+    def unnoticed(self, job: Job, mutant: Mutant, outcome: Outcome) -> None:
+        """As soon as that is known."""
+
+    def done(self, job: Job, results: Mapping[int, Result]) -> None:
+        """All of one job."""
+
+
 class Engine:
     """The plugin. ``results`` are those of the jobs' mutants, in their order."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        lanes: int,
-        say: Callable[[str], None],
-        has_reason: Callable[[Job, Mutant], bool],
-        unnoticed: Callable[[Job, Mutant, Outcome], None],
-    ) -> None:
-        """``unnoticed`` is told of a fault as soon as that is known; one that ``has_reason`` is not tried for long."""
+    def __init__(self, jobs: Sequence[Job], lanes: int, audience: Audience) -> None:
         self.jobs = jobs
         self._lanes = lanes
-        self._say = say
-        self._has_reason = has_reason
-        self._unnoticed = unnoticed
+        self._audience = audience
         self.results: list[dict[int, Result]] = [{} for _ in jobs]
         self.failed: set[str] = set()
 
@@ -163,16 +169,17 @@ class Engine:
         with os.fdopen(reader, "rb") as pipe:
             found: tuple[Baseline, list[str]] = pickle.load(pipe)  # noqa: S301  # from our own child
         os.waitpid(child, 0)
-        self._say(f"{len(found[0].seconds)} tests without a fault: {time.monotonic() - started:.0f} s")
+        self._audience.say(f"{len(found[0].seconds)} tests without a fault: {time.monotonic() - started:.0f} s")
         return found
 
     def _run(self, session: pytest.Session, job: Job, baseline: Baseline, results: dict[int, Result]) -> None:
         selection = Selection(baseline, job.area, job.budget)
         later = {number for number, mutant in enumerate(job.mutants) if selection.needs_import(mutant)}
-        lane = _Lane(session, job, selection, self._has_reason)
+        lane = _Lane(session, job, selection, self._audience.has_reason)
         results.update(self._in_lanes(lane, lane.in_place, [n for n in range(len(job.mutants)) if n not in later]))
         later |= {number for number, result in results.items() if result.outcome is Outcome.NOT_IN_PLACE}
         results.update(self._in_lanes(lane, lane.imported, sorted(later)))
+        self._audience.done(job, results)
 
     def _in_lanes(self, lane: _Lane, work: Work, numbers: list[int]) -> Iterator[tuple[int, Result]]:
         reader, writer = os.pipe()
@@ -186,9 +193,11 @@ class Engine:
                 result = Result(list(Outcome)[outcome], lane.names[test] if test >= 0 else "")
                 if result.outcome in {Outcome.SURVIVED, Outcome.UNDECIDED}:
                     unnoticed += 1
-                    self._unnoticed(lane.job, lane.job.mutants[number], result.outcome)
+                    self._audience.unnoticed(lane.job, lane.job.mutants[number], result.outcome)
                 yield number, result
-                self._say(f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}, {unnoticed} not noticed")
+                self._audience.say(
+                    f"{lane.job.name}: {count} of {len(numbers)} {work.__name__}, {unnoticed} not noticed"
+                )
         for child in children:
             _, status = os.waitpid(child, 0)
             if status:

@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ import pytest
 
 from tests.mutation import survivors
 from tests.mutation.areas import AREAS
-from tests.mutation.engine import OPTIONS, Engine, Job
+from tests.mutation.engine import OPTIONS, Audience, Engine, Job, Result
 from tests.mutation.mutants import Mutant, find
 from tests.mutation.survivors import Key
 from tests.mutation.trial import Outcome
@@ -41,6 +41,12 @@ class Score(NamedTuple):
     survived: int
     undecided: int
     """There was no time for all the tests that could notice it."""
+
+    @classmethod
+    def of(cls, job: Job, results: Mapping[int, Result]) -> Score:
+        """Counts the outcomes."""
+        counts = Counter(result.outcome for result in results.values())
+        return cls(job.name, len(results), *(counts[outcome] for outcome in (*_NOTICED, *_UNNOTICED)))
 
     def __str__(self) -> str:
         """A row of the table."""
@@ -73,15 +79,7 @@ def run(jobs: Sequence[Job], lanes: int, listed: Path = survivors.FILE) -> int:
     reasons = survivors.load(listed)
     started = time.monotonic()
 
-    def has_reason(job: Job, mutant: Mutant) -> bool:
-        return Key.of(mutant, job.area.root) in reasons
-
-    def unnoticed(job: Job, mutant: Mutant, outcome: Outcome) -> None:
-        if not has_reason(job, mutant):
-            kind = "undecided" if outcome is Outcome.UNDECIDED else "survivor"
-            print(f"\n[[{kind}]]\n{Key.of(mutant, job.area.root)}", end="", flush=True)
-
-    engine = Engine(jobs, lanes, _Say(), has_reason, unnoticed)
+    engine = Engine(jobs, lanes, _Console(reasons))
     code = pytest.main(OPTIONS, plugins=[engine])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return 2
@@ -104,13 +102,12 @@ def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:
     rows = []
     undecided = 0
     for job, results in zip(engine.jobs, engine.results, strict=True):
-        counts = Counter(result.outcome for result in results.values())
-        rows.append(Score(job.name, len(results), *(counts[o] for o in (*_NOTICED, *_UNNOTICED))))
+        rows.append(Score.of(job, results))
         for number, mutant in enumerate(job.mutants):
             tried.append(Key.of(mutant, job.area.root))
             if results[number].outcome not in _NOTICED:
                 survived.append(Key.of(mutant, job.area.root))
-        undecided += counts[Outcome.UNDECIDED]
+        undecided += rows[-1].undecided
         existing += [Key.of(mutant, job.area.root) for path in job.area.modules() for mutant in find(path)]
     comparison = survivors.compare(tried, survived, reasons, existing)
     for key in comparison.noticed:
@@ -128,16 +125,28 @@ def _report(engine: Engine, reasons: dict[Key, str], seconds: float) -> int:
     return 1 if comparison.unlisted or comparison.noticed or engine.failed else 0
 
 
-class _Say:
-    """A line now and then."""
+class _Console(Audience):
+    """Prints what no test noticed and has no reason, each area's row, and a line now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, reasons: Mapping[Key, str]) -> None:
+        self._reasons = reasons
         self._last = 0.0
 
-    def __call__(self, text: str) -> None:
+    def has_reason(self, job: Job, mutant: Mutant) -> bool:
+        return Key.of(mutant, job.area.root) in self._reasons
+
+    def say(self, text: str) -> None:
         if time.monotonic() - self._last > 20:
             self._last = time.monotonic()
             print(f"mutate: {text}", file=sys.stderr, flush=True)
+
+    def unnoticed(self, job: Job, mutant: Mutant, outcome: Outcome) -> None:
+        if not self.has_reason(job, mutant):
+            kind = "undecided" if outcome is Outcome.UNDECIDED else "survivor"
+            print(f"\n[[{kind}]]\n{Key.of(mutant, job.area.root)}", end="", flush=True)
+
+    def done(self, job: Job, results: Mapping[int, Result]) -> None:
+        print(f"mutate: {HEADER}\nmutate: {Score.of(job, results)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     # What the first tests do not notice is tried with the others, and what there is no time for has not survived.
     assert re.search(r"^late +1 +1 +0 +0 +0 +100\.0 %$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^never +1 +0 +0 +0 +1 +0\.0 %$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^mutate: late +1 +1 +0 +0 +0 +100\.0 %$", done.stderr, re.MULTILINE), "as soon as it is known"
     assert f"[[undecided]]\n{_UNDECIDED}" in done.stdout
     assert "4 faults that no test noticed are not in survivors.toml\nmutate: 1 of them are undecided" in done.stdout
 
