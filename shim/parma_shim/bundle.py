@@ -44,7 +44,7 @@ class State:
 
 def write_state(bundle: str, state: State) -> None:
     """Replaces the file atomically."""
-    _replace(f"{bundle}/{STATE}", state.encode())
+    replace_file(f"{bundle}/{STATE}", state.encode())
 
 
 def read_state(bundle: str) -> State | None:
@@ -62,7 +62,7 @@ def read_state(bundle: str) -> State | None:
 
 def write_exit(bundle: str, pid: int, status: int, exited_at: int) -> None:
     """Keeps how the container ended; ``exited_at`` in nanoseconds since 1970. Replaces the file atomically."""
-    _replace(f"{bundle}/{EXIT}", f"{pid} {status} {exited_at}\n".encode())
+    replace_file(f"{bundle}/{EXIT}", f"{pid} {status} {exited_at}\n".encode())
 
 
 def read_exit(bundle: str) -> tuple[int, int, int] | None:
@@ -75,7 +75,7 @@ def read_exit(bundle: str) -> tuple[int, int, int] | None:
 
 def write_address(bundle: str, address: str) -> None:
     """Replaces the file atomically."""
-    _replace(f"{bundle}/{ADDRESS}", address.encode())
+    replace_file(f"{bundle}/{ADDRESS}", address.encode())
 
 
 def group_of(bundle: str, identity: str) -> str:
@@ -134,11 +134,16 @@ def start_time(pid: int) -> int:
     return int(data.rpartition(b")")[2].split()[19]) if data else 0
 
 
-def _replace(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes) -> None:
+    """Atomically, by a file that is for nobody else, whatever the umask."""
     temporary = f"{path}.{posix.getpid()}"
-    with open(temporary, "wb", buffering=0) as file:
+    with open(temporary, "wb", buffering=0, opener=_private) as file:
         file.write(data)
     posix.rename(temporary, path)
+
+
+def _private(path: str, flags: int) -> int:
+    return posix.open(path, flags, 0o600)
 
 
 def _parse_json(data: bytes) -> object:

@@ -92,9 +92,6 @@ def _major(text: str) -> int:
 def _remember(path: str, version: int) -> None:
     try:
         bundle.make_directories(path.rpartition("/")[0])
-        temporary = f"{path}.{posix.getpid()}"
-        with open(temporary, "wb", buffering=0) as file:
-            file.write(b"%d" % version)
-        posix.rename(temporary, path)
+        bundle.replace_file(path, b"%d" % version)
     except OSError:
         pass  # asked again next time

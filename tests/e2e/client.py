@@ -135,10 +135,17 @@ class Containerd:
     def sending_pause(self, name: str) -> Any:
         return self.send("Pause", pb.PauseTaskRequest(container_id=name), empty_pb2.Empty)
 
-    def update(self, name: str, resources: dict[str, Any]) -> None:
+    def sending_resume(self, name: str) -> Any:
+        return self.send("Resume", pb.ResumeTaskRequest(container_id=name), empty_pb2.Empty)
+
+    def sending_update(self, name: str, resources: dict[str, Any]) -> Any:
         """Other limits; ``resources`` as in the OCI specification."""
         limits = any_pb2.Any(type_url=RESOURCES_TYPE, value=json.dumps(resources).encode())
-        self.send("Update", pb.UpdateTaskRequest(container_id=name, resources=limits), empty_pb2.Empty).result()
+        return self.send("Update", pb.UpdateTaskRequest(container_id=name, resources=limits), empty_pb2.Empty)
+
+    def update(self, name: str, resources: dict[str, Any]) -> None:
+        """As `sending_update`, to its end."""
+        self.sending_update(name, resources).result()
 
     def change_spec(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
         """What ``ctr`` has no flag for; before the task is created."""

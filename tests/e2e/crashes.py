@@ -151,11 +151,12 @@ class Pod:
 
     and, once :meth:`freeze` has stopped the VM's processor, with a request under way that cannot be finished::
 
-        creating, pausing, killing (SIGTERM), deleting (had exited with 21), and the start of "e-starting"
+        creating, pausing, killing (SIGTERM), deleting (had exited with 21), updating (its limits), resuming (was
+        paused), the start of "e-starting", and SIGKILL for "e-killing", an exec of the one that is being updated
     """
 
     STEADY = ("running", "created", "paused", "exited")
-    BUSY = ("pausing", "killing", "deleting")
+    BUSY = ("pausing", "killing", "deleting", "updating", "resuming")
     ALL = (*STEADY, *BUSY, "creating")
 
     def __init__(self, host: Host) -> None:
@@ -178,7 +179,10 @@ class Pod:
         self.containerd.start("running", "e-running")
         self.containerd.add_exec("running", "e-added", SLEEP)
         self.containerd.add_exec("running", "e-starting", SLEEP)
-        self.containerd.sending_pause("paused").result()
+        self.containerd.add_exec("updating", "e-killing", SLEEP)
+        self.containerd.start("updating", "e-killing")
+        for name in ("paused", "resuming"):
+            self.containerd.sending_pause(name).result()
 
     def _end(self, name: str) -> None:
         """With the container's own exit code: the signal has no effect before its shell has set the trap."""
@@ -197,6 +201,9 @@ class Pod:
         client = self.containerd
         self.under_way = {
             "creating": client.sending_create("creating"),
+            "updating": client.sending_update("updating", {"pids": {"limit": 77}}),
+            "resuming": client.sending_resume("resuming"),
+            "killing an exec": client.sending_kill("updating", signal.SIGKILL, "e-killing"),
             "starting": client.sending_start("running", "e-starting"),
             "killing": client.sending_kill("killing", signal.SIGTERM),
             "deleting": client.sending_delete("deleting"),
