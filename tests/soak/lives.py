@@ -59,7 +59,7 @@ class Pod:
         """Create, start, exec, stop, delete."""
         self.begin(name)
         self.exec(name, "e", TRUE)
-        self._stop(name)
+        stop(self.client, name)
         assert self.client.delete(name) == TRAP
         self.host.remove(name)
 
@@ -81,7 +81,7 @@ class Pod:
         self.client.kill(name, signal.SIGKILL, "e")
         assert self.client.wait(name, "e") == KILLED
         assert self.client.delete(name, "e") == KILLED
-        self._stop(name)
+        stop(self.client, name)
         assert self.client.delete(name) == TRAP
         self.host.remove(name)
 
@@ -119,7 +119,7 @@ class Pod:
         self.client.start(name, "e")
         restart(self.host, self.client)
         assert self.client.state(name, "e") == "RUNNING"
-        self._stop(name)
+        stop(self.client, name)
         assert self.client.delete(name) == TRAP
         self.host.remove(name)
 
@@ -130,14 +130,15 @@ class Pod:
         assert self.client.wait(name, exec_id) == 0
         assert self.client.delete(name, exec_id) == 0
 
-    def _stop(self, name: str) -> None:
-        """The signal has no effect before the container's shell has set its trap."""
 
-        def stopped() -> bool:
-            self.client.sending_kill(name, signal.SIGTERM).code()
-            return self.client.state(name) == "STOPPED"
+def stop(client: Containerd, name: str) -> None:
+    """By SIGTERM, which has no effect before the container's shell has set its trap: its VM stays until Delete."""
 
-        wait_until(stopped, f"{name} to stop")
+    def stopped() -> bool:
+        client.sending_kill(name, signal.SIGTERM).code()
+        return client.state(name) in ("STOPPED", GONE)
+
+    wait_until(stopped, f"{name} to stop")
 
 
 QUIET: tuple[Callable[[Pod, str], None], ...] = (
@@ -208,7 +209,6 @@ def vm_life(host: Host, client: Containerd, name: str, victim: str, moment: str)
             client.add_exec(name, "e", SLEEP)
             client.start(name, "e")
             strike("running")
-            client.sending_kill(name, signal.SIGKILL).code()
-            wait_until(lambda: client.state(name) in ("STOPPED", GONE), "the container to end")
+            stop(client, name)
             strike("stopped")
     host.remove(name)
