@@ -21,7 +21,7 @@ from devtool.containerd import PrivateContainerd
 from tests.e2e.host import BUSYBOX, Host
 from tests.soak.soak import LONG, SHORT, Amounts, Soak
 
-SETTINGS = {"scratch_mib": 64, "boot_timeout": 900, "call_timeout": 120}
+SETTINGS = {"scratch_mib": 64, "boot_timeout": 900, "call_timeout": 600}
 """Many containers at once wait for each other."""
 
 
