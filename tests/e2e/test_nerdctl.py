@@ -7,6 +7,7 @@ containerd runs in a network namespace of the test, which plays the node. Two co
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -183,12 +184,12 @@ def test_a_container_that_is_removed_leaves_no_port_and_no_interface(nerdctl: Ne
     assert "18080" not in inside(node.name, [str(cni.BIN / "iptables-save")]).stdout
 
 
-def generate_for(nerdctl: Nerdctl, file: Path) -> Path:
+def generate_for(nerdctl: Nerdctl, file: Path, *extra: str) -> Path:
     """The folder with the policies of a Compose file whose services may learn names later."""
     policies = nerdctl.host.daemon.root / "policies"
     image = f"{BUSYBOX}={nerdctl.host.archives[BUSYBOX]}"
     arguments = ("--compose", file, "--image", image, "--file-updates", "--out-dir", policies)
-    nerdctl.host.parma("policy", "generate", *arguments)
+    nerdctl.host.parma("policy", "generate", *arguments, *extra)
     return policies
 
 
@@ -234,16 +235,27 @@ class RealNerdctl:
         return done.stdout
 
 
-@pytest.fixture
-def real(nerdctl: Nerdctl, node: Node, tmp_path: Path) -> RealNerdctl:
-    return RealNerdctl(nerdctl, node, tmp_path)
+@pytest.fixture(scope="module")
+def real(nerdctl: Nerdctl, node: Node, tmp_path_factory: pytest.TempPathFactory) -> RealNerdctl:
+    return RealNerdctl(nerdctl, node, tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
+def seccomp(nerdctl: Nerdctl, real: RealNerdctl, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """How the generator is told of the seccomp profile that is compiled into this nerdctl."""
+    made = real("create", "--network", "none", BUSYBOX, "/bin/true").strip()
+    info = json.loads(nerdctl.host.daemon.ctr("container", "info", made).stdout)
+    real("rm", made)
+    file = tmp_path_factory.mktemp("profile") / "seccomp.json"
+    file.write_text(json.dumps(info["Spec"]["linux"]["seccomp"]))
+    return ("--seccomp-default", str(file))
 
 
 @needs_nerdctl
 def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
-    nerdctl: Nerdctl, node: Node, real: RealNerdctl, tmp_path: Path
+    nerdctl: Nerdctl, node: Node, real: RealNerdctl, seccomp: tuple[str, str], tmp_path: Path
 ) -> None:
-    extra = ["--platform", "nerdctl-1", "--env", "GREETING=nerdctl"]
+    extra = ["--platform", "nerdctl-1", *seccomp, "--env", "GREETING=nerdctl"]
     policy = nerdctl.host.policy(SERVE, execs=[("/bin/true",)], extra=extra)
     words = ["--runtime", "io.containerd.parma.v2", "--annotation", f"io.parma.policy-file={policy}"]
     real("run", "-d", "--name", "real", "-p", "18081:80", "-e", "GREETING=nerdctl", *words, BUSYBOX, *SERVE)
@@ -265,15 +277,18 @@ def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
 
 
 @needs_nerdctl
-def test_a_real_nerdctl_brings_a_compose_file_up_and_down(nerdctl: Nerdctl, real: RealNerdctl, tmp_path: Path) -> None:
+def test_a_real_nerdctl_brings_a_compose_file_up_and_down(
+    nerdctl: Nerdctl, real: RealNerdctl, seccomp: tuple[str, str], tmp_path: Path
+) -> None:
     policies = nerdctl.host.daemon.root / "policies"
     file = tmp_path / "compose.yaml"
-    text = COMPOSE.format(image=BUSYBOX, db=DB, web=WEB)
+    # nerdctl would want a terminal of its own for a service that has one.
+    text = COMPOSE.format(image=BUSYBOX, db=DB, web=WEB).replace("    tty: true\n", "")
     for service in ("db", "web"):
         added = f"    annotations: {{io.parma.policy-file: {policies}/{service}.rego}}\n"
         text = text.replace(f"  {service}:\n", f"  {service}:\n    runtime: io.containerd.parma.v2\n{added}")
     file.write_text(text)
-    generate_for(nerdctl, file)
+    generate_for(nerdctl, file, *seccomp)
     real("compose", "-f", file, "up", "-d")
     try:
         wait_until(lambda: "the same" in real("compose", "-f", file, "logs", "web"), "one service to find the other")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records containerd's default seccomp profiles from running daemons: ``generate/data/seccomp.json``.
+"""Records containerd's default seccomp profiles: ``generate/data/seccomp.json``.
 
-The profile depends on the capabilities of the container. So it is asked for without any of those that matter, and
-with each of them alone; what is recorded is which rules come always, which with a capability, and which without
-CAP_SYS_ADMIN. Run from the checkout, after ``./dev setup``, as root::
+The profile is compiled into each client of containerd, and depends on the capabilities of the container. So ``ctr`` of
+a version is asked for it without any of those that matter, and with each of them alone; what is recorded is which rules
+come always, which with a capability, and which without CAP_SYS_ADMIN. Run from the checkout, after ``./dev setup``, as
+root, with names and the directories that have the ``ctr``; the name is the first version that has this profile::
 
-    .dev/venv/bin/python -m tests.policy.generate.record_seccomp
+    .dev/venv/bin/python -m tests.policy.generate.record_seccomp containerd-2.1=.dev/prefix/containerd-2.1
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from parma_policy.framework.view import PRIVILEGED_CAPABILITIES, UNPRIVILEGED_CA
 
 IMAGE = "parma.example/busybox:test"
 DATA = ROOT / "policy/parma_policy/generate/data/seccomp.json"
-VERSIONS = ("containerd-1.7", "containerd-2.1")
 
 Profile = dict[str, Any]
 Ask = Callable[[tuple[str, ...]], Profile]
@@ -74,15 +74,19 @@ def record(ask: Ask) -> Profile:
     }
 
 
-def record_version(version: str) -> Profile:
-    """From a private daemon of that version."""
-    with PrivateContainerd(paths.PREFIX / version) as daemon:
+def record_version(directory: Path) -> Profile:
+    """From the ``ctr`` in a directory; it says nothing to the daemon that depends on the daemon's version."""
+    with PrivateContainerd(paths.PREFIX / "containerd-2.1") as daemon:
         archive = daemon.root / "busybox.tar"
         images.write_busybox_image(archive, paths.PREFIX / "bin/busybox", IMAGE)
         assert daemon.ctr("image", "import", archive).returncode == 0
+        daemon.binaries = directory
         return record(asker(daemon))
 
 
 if __name__ == "__main__":
-    recorded = {version: record_version(version) for version in VERSIONS}
-    DATA.write_text(json.dumps(recorded, indent=1) + "\n")
+    recorded = json.loads(DATA.read_text())
+    for argument in sys.argv[1:]:
+        version, _, directory = argument.partition("=")
+        recorded[version] = record_version(Path(directory))
+    DATA.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n")
