@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Protocol
 
 import pytest
 
-from tests.mutation.areas import Area
+from tests.mutation.areas import TIMED, Area
 from tests.mutation.baseline import Baseline, Clock, Recorder
 from tests.mutation.mutants import Mutant
 from tests.mutation.selection import Budget, Selection
@@ -118,9 +118,10 @@ class Engine:
         return True
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Tests that want many examples get as few as the others."""
+        """Tests that want many examples get as few as the others, and those that measure time are not run."""
         from hypothesis import settings
 
+        items[:] = [item for item in items if item.name not in TIMED]
         for item in items:
             function = getattr(getattr(item, "obj", None), "__func__", getattr(item, "obj", None))
             wanted = getattr(function, "_hypothesis_internal_use_settings", None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutation.areas import TIMED, Area
+from tests.mutation.areas import Area
 from tests.mutation.baseline import Baseline, Line
 from tests.mutation.mutants import Mutant
 
@@ -49,9 +49,7 @@ class Selection:
         files = set(area.test_files())
         tests = {test for test in baseline.seconds if test.partition("::")[0] in files}
         useless = baseline.skipped | baseline.failed
-        self.seconds = {
-            test: baseline.seconds[test] for test in tests - useless if test.rpartition("::")[2] not in TIMED
-        }
+        self.seconds = {test: baseline.seconds[test] for test in tests - useless}
         self._tests_of: defaultdict[Line, set[str]] = defaultdict(set)
         for test in self.seconds:
             for line in baseline.lines[test]:

@@ -85,6 +85,9 @@ def test_one_is_one():
 
 def test_two_is_two():
     assert two() == 2
+
+def test_a_verification_takes_less_than_ten_milliseconds():
+    assert False, "a busy machine"
 """
 _RUN = """\
 import sys
@@ -144,6 +147,7 @@ def test_faults_are_noticed_unlisted_survivors_are_shown_and_entries_that_do_not
     assert done.stdout.count("[[survivor]]") == 3
     assert all(f"[[survivor]]\n{key}" in done.stdout for key in (*_ALSO_NOT, _ALSO_NOT_WHEN_IMPORTED))
     assert f"no longer survives:\n{_NOTICED}" in done.stdout
+    assert "fail without any fault" not in done.stdout, "what measures time is not run"
     # What the first tests do not notice is tried with the others, and what there is no time for has not survived.
     assert re.search(r"^late +1 +1 +0 +0 +0 +100\.0 %$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^never +1 +0 +0 +0 +1 +0\.0 %$", done.stdout, re.MULTILINE), done.stdout
