@@ -54,7 +54,10 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "check": "cksum /tmp/numbers",
     "one": "yes one | head -c 1000000 > /tmp/words; sync; echo done",
     "two": "yes two | head -c 1000000 | dd of=/tmp/words conv=notrunc 2>/dev/null; sync; echo done",
-    "words": "for word in one two; do grep -c $word /tmp/words; done; wc -l < /tmp/words",
+    "words": (  # from the disk, whatever the kernel remembers
+        "read() { dd if=/tmp/words bs=4096 iflag=direct 2>/dev/null; };"
+        " for word in one two; do read | grep -c $word; done; read | wc -l"
+    ),
     "lie": (
         "mount -t tmpfs none /proc && mkdir -p /proc/self/ns /proc/1/ns /proc/self/fd /proc/sys/kernel;"
         " echo 'CapEff: 000001ffffffffff' > /proc/self/status; echo made"

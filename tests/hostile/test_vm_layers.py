@@ -180,46 +180,45 @@ def test_R24_what_is_on_a_scratch_disk_beforehand_means_nothing(stage: Stage) ->
         assert MARKER not in scratch.read_bytes()
 
 
-@pytest.fixture
-def little(stage: Stage) -> Iterator[str]:
-    """A container on the scratch disk with little memory, so that what was written has to be read again."""
-    resources = pb.Resources(memory_limit=8 << 20)
-    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun, resources=resources) as name:
-        yield name
-
-
-def write(stage: Stage, name: str, what: str) -> None:
-    """To the scratch disk, all the way."""
-    for step in (what, "evict"):
-        assert stage.run(name, step) == ["done"]
-
-
-def test_R25_altered_scratch_reads_as_an_error(stage: Stage, little: str) -> None:
+def test_R25_altered_scratch_reads_as_an_error(stage: Stage) -> None:
     scratch = stage.disk("scratch")
-    expected = stage.run(little, "fill")
-    assert stage.run(little, "check") == expected
-    assert stage.run(little, "evict") == ["done"]
-    data = bytearray(scratch.read_bytes())
-    for offset in range(4 << 20, len(data), BLOCK):
-        if any(data[offset : offset + 64]):
-            data[offset] ^= 1
-    overwrite(scratch, 4 << 20, bytes(data[4 << 20 :]))
-    assert stage.run(little, "check") == []  # the error is on stderr
+    little = pb.Resources(memory_limit=8 << 20)  # so that what was written has to be read again
+    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun, resources=little) as name:
+        expected = stage.run(name, "fill")
+        assert stage.run(name, "check") == expected
+        assert stage.run(name, "evict") == ["done"]
+        data = bytearray(scratch.read_bytes())
+        for offset in range(4 << 20, len(data), BLOCK):
+            if any(data[offset : offset + 64]):
+                data[offset] ^= 1
+        overwrite(scratch, 4 << 20, bytes(data[4 << 20 :]))
+        assert stage.run(name, "check") == []  # the error is on stderr
 
 
-def test_R25_earlier_contents_put_back_are_what_was_there_or_an_error(stage: Stage, little: str) -> None:
+WORDS = 250_000
+
+
+def words(stage: Stage, name: str) -> tuple[int, int]:
+    """How many in the file are "one", how many "two", up to where it cannot be read; there is nothing else in it."""
+    ones, twos, lines = (int(line) for line in stage.run(name, "words"))
+    assert ones + twos == lines
+    return ones, twos
+
+
+def test_R25_earlier_contents_put_back_are_what_was_there_or_an_error(stage: Stage) -> None:
     """The first is the documented rest; the second holds while the kernel remembers the sectors' tags."""
     scratch = stage.disk("scratch")
-    write(stage, little, "one")
-    earlier = scratch.read_bytes()
-    write(stage, little, "two")
-    assert stage.run(little, "words") == ["0", "250000", "250000"]
-    assert stage.run(little, "evict") == ["done"]
-    later = scratch.read_bytes()
-    overwrite(scratch, 0, earlier)
-    ones, twos, *lines = (int(line) for line in stage.run(little, "words"))
-    assert ones + twos == (lines or [ones + twos])[0]  # nothing that was never written
-    overwrite(scratch, 0, later)
+    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun) as name:
+        assert stage.run(name, "one") == ["done"]
+        earlier = scratch.read_bytes()
+        assert words(stage, name) == (WORDS, 0)
+        assert stage.run(name, "two") == ["done"]
+        assert words(stage, name) == (0, WORDS)
+        later = scratch.read_bytes()
+        overwrite(scratch, 0, earlier)
+        assert words(stage, name)[1] == 0
+        overwrite(scratch, 0, later)
+        assert words(stage, name) == (0, WORDS)
     for page in ("SECURITY.md", "docs/threat-model.md"):
         text = " ".join((Path(__file__).parents[2] / page).read_text().split())
         assert re.search(r"(sector of scratch space may be put back to|keep) an (earlier|old) ciphertext", text), page
@@ -227,17 +226,16 @@ def test_R25_earlier_contents_put_back_are_what_was_there_or_an_error(stage: Sta
 
 def test_R25_contents_of_an_earlier_container_are_never_read_again(stage: Stage) -> None:
     scratch = stage.disk("scratch")
-    resources = pb.Resources(memory_limit=8 << 20)
-    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun, resources=resources) as first:
-        write(stage, first, "one")
-        write(stage, first, "two")
+    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun) as first:
+        assert stage.run(first, "one") == ["done"]
         earlier = scratch.read_bytes()
-    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun, resources=resources) as second:
-        write(stage, second, "one")
+    with stage.container(SLEEP, "base", scratch_lun=stage.scratch_lun) as second:
+        assert stage.run(second, "one") == ["done"]
         later = scratch.read_bytes()
-        overwrite(scratch, 0, earlier)  # the same steps, so the same places; but another key
-        assert int(stage.run(second, "words")[1]) == 0
+        overwrite(scratch, 0, earlier)  # the same steps, so the same places and the same words; but another key
+        assert words(stage, second) == (0, 0)
         overwrite(scratch, 0, later)
+        assert words(stage, second) == (WORDS, 0)
 
 
 def test_R05_no_request_says_how_a_layer_is_mounted(stage: Stage) -> None:
