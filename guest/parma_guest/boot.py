@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,8 @@ _SYSCTLS_AFTER_MODULES: Final = (
     ("kernel/kexec_load_disabled", "1"),
 )
 
+_OPEN_FILES: Final = (1024, 524288)
+
 
 def leave_initial_root(kernel: Kernel) -> None:
     """Puts a mount over the kernel's first root: pivot_root, which crun needs, refuses to leave that one itself."""
@@ -97,6 +100,11 @@ def mount_late(kernel: Kernel) -> None:
 def quiet(proc: Path = Path("/proc/sys")) -> None:
     """Kernel settings that need no modules."""
     _write_sysctls(proc, _SYSCTLS)
+
+
+def raise_limits() -> None:
+    """What containers have that ask for nothing: systemd's limits of open files, not the kernel's 4,096 at most."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, _OPEN_FILES)
 
 
 def lock_down(proc: Path = Path("/proc/sys")) -> None:

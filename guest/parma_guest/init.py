@@ -59,6 +59,7 @@ def _serve(kernel: Kernel, load_policy: Callable[[Reaper], LoadPolicy], phases: 
     boot.mount_all(kernel)
     _detach_console()
     boot.quiet()
+    boot.raise_limits()
     tee_name = cmdline.booted_tee()
     load_modules(tee_name)
     boot.mount_late(kernel)

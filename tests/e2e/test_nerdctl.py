@@ -38,7 +38,7 @@ SERVE = ("/bin/sh", "-c", SERVER)
 PROBE = (
     "touch /root-is-writable; touch /scratch/file && echo scratch; cat /etc/hostname; cat /etc/resolv.conf;"
     " cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /sys/fs/cgroup/memory.max; cat /sys/fs/cgroup/cpu.max;"
-    " grep CapBnd /proc/self/status; env | grep HOSTNAME"
+    " grep CapBnd /proc/self/status; env | grep HOSTNAME; ulimit -Sn; ulimit -Hn"
 )
 EXEC = ("/bin/sh", "-c", PROBE)
 OUTSIDE_URL = "http://192.0.2.1:18080/page"
@@ -128,7 +128,7 @@ def test_what_the_flags_ask_for_is_so_in_the_container(nerdctl: Nerdctl, server:
     bounding = int(lines[7].split()[1], 16)
     assert bounding
     assert not bounding & 1 << 13  # CAP_NET_RAW
-    assert lines[8] == "HOSTNAME=shop.example"
+    assert lines[8:] == ["HOSTNAME=shop.example", "1024", "524288"]
 
 
 def test_another_exec_is_denied(nerdctl: Nerdctl, server: str) -> None:
@@ -153,6 +153,9 @@ def test_stats_and_inspect_find_the_containers_interface_and_limit(nerdctl: Nerd
     entered = ["nsenter", "-t", str(nerdctl.pid(server)), "-n", "ip", "-br", "addr", "show", "dev", "eth0"]
     shown = subprocess.run(entered, check=True, capture_output=True, text=True).stdout
     assert nerdctl.address(server) in shown
+    everything = [*entered[:4], "ip", "-br", "link"]
+    links = subprocess.run(everything, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [link.split("@")[0].split()[0] for link in links] == ["lo", "eth0", "parma0"]
     metrics = nerdctl.host.daemon.ctr("task", "metrics", "--format", "json", nerdctl.id(server))
     assert str(192 << 20) in metrics.stdout
 
@@ -237,6 +240,7 @@ class RealNerdctl:
 
 @pytest.fixture(scope="module")
 def real(nerdctl: Nerdctl, node: Node, tmp_path_factory: pytest.TempPathFactory) -> RealNerdctl:
+    inside(node.name, ["ip", "link", "delete", "nerdctl0"])  # of the tests above, with another subnet
     return RealNerdctl(nerdctl, node, tmp_path_factory.mktemp("real"))
 
 
@@ -265,6 +269,7 @@ def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
         real("exec", "real", "/bin/true")
         assert "exec_in_container denied" in real.result("exec", "real", "/bin/id").stderr
         assert "18081" in real("port", "real")
+        assert real("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "real").startswith("10.")
         assert "Up" in real("ps")
         real("stats", "--no-stream", "real")
         (tmp_path / "file").write_text("content")

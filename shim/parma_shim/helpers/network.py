@@ -38,6 +38,8 @@ READY: Final = b"\1"
 _TUN: Final = "/dev/net/tun"
 _TAP_NAME: Final = b"parma%d"
 _TUNSETIFF: Final = 0x400454CA
+_TUNSETIFINDEX: Final = 0x400454DA
+_LAST_INDEX: Final = 0xFFFF
 _IFF_TAP: Final = 0x0002
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
@@ -200,9 +202,16 @@ def ethernet_links() -> list[Link]:
 
 
 def make_tap() -> tuple[int, str]:
-    """A tap in this namespace that lives as long as its descriptor; down, without an address. Raises Unavailable."""
+    """A tap in this namespace that lives as long as its descriptor; down, without an address. Raises Unavailable.
+
+    It comes after every other interface, also after those that hooks make later: who looks for a container's address
+    takes the first interface that is up (nerdctl inspect).
+    """
     try:
         fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+        taken = {index for index, _ in socket.if_nameindex()}
+        last = next(index for index in range(_LAST_INDEX, 0, -1) if index not in taken)
+        fcntl.ioctl(fd, _TUNSETIFINDEX, struct.pack("I", last))
         answer = fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", _TAP_NAME, _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
     except OSError as error:
         raise Unavailable(f"cannot make a tap: {error.strerror}", hint="modprobe tun") from error
