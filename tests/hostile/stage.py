@@ -49,9 +49,6 @@ SCRIPTS: Final[Mapping[str, str]] = {
     "write-layer": "echo changed > /layer && cat /layer",
     "secret": "echo parma-plaintext-marker-0123456789 > /note; sync; cat /note",
     "read-note": "cat /note; echo $?",
-    "fill": "seq 1 100000 > /tmp/numbers; sync; cksum /tmp/numbers",
-    "evict": "head -c 10000000 /dev/zero > /tmp/big; sync; cat /tmp/big > /dev/null; echo done",
-    "check": "cksum /tmp/numbers",
     "one": "yes one | head -c 1000000 > /tmp/words; sync; echo done",
     "two": "yes two | head -c 1000000 | dd of=/tmp/words conv=notrunc 2>/dev/null; sync; echo done",
     "words": (  # from the disk, whatever the kernel remembers
