@@ -27,6 +27,9 @@ LEGACY, UNKNOWN, PARAMS = 1, 2, 3
 
 _LOG_LEVEL_DEBUG = -4
 
+_SHIM_CGROUP = {"containerd.runc.v1.Options": 3, "containerd.linux.runc.CreateOptions": 9}
+"""The field of the shim's cgroup; the second type is what 1.7's client sends to runtimes other than runc."""
+
 
 class Bootstrap:
     """Everything ``start`` and the daemon need to know of their containerd."""
@@ -98,8 +101,8 @@ def _take_options(boot: Bootstrap, message: list[fields.Field]) -> None:
         if kind == "runtimeoptions.v1.Options":
             boot.config_path = fields.text(options, 2) or ""
             boot.config_body = b"".join(fields.blobs(options, 3)[-1:])
-        elif kind == "containerd.runc.v1.Options":
-            boot.shim_cgroup = fields.text(options, 3) or ""
+        elif kind in _SHIM_CGROUP:
+            boot.shim_cgroup = fields.text(options, _SHIM_CGROUP[kind]) or ""
 
 
 def environment() -> dict[str, str]:

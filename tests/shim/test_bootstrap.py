@@ -58,6 +58,12 @@ def test_runcs_options_give_the_shims_cgroup() -> None:
     assert read(packed.SerializeToString()).shim_cgroup == "/shims"
 
 
+def test_so_do_the_options_of_an_older_client() -> None:
+    """``containerd.linux.runc.CreateOptions``, which has the cgroup as field 9, after no_pivot_root."""
+    packed = Any(type_url="containerd.linux.runc.CreateOptions", value=b"\x08\x01\x4a\x06/shims")
+    assert read(packed.SerializeToString()).shim_cgroup == "/shims"
+
+
 def test_parameters_are_recognised_by_id_and_namespace() -> None:
     boot = read(params(extensions=[bootstrap_pb2.Extension(value=OPTIONS)]))
     assert boot.dialect == bootstrap.PARAMS
