@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tests.e2e.client import Containerd
 from tests.e2e.host import Host
@@ -25,9 +25,6 @@ MARK = os.getpid()
 PATIENCE = 1800.0
 """Seconds for a call of a storm: a pod's containers are created one after the other."""
 
-
-FIRST_STORMS = 2
-"""After which the shim's allocator has what so many threads need; the storms that follow shall need no more."""
 
 SAMPLES = (1_000, 2_000, 5_000)
 """After so many execs it is said what is held."""
@@ -100,12 +97,9 @@ class Soak:
         for _ in range(amounts.deaths_of_containerd):
             pod.containerd_killed("m")
         self._say(f"{amounts.deaths_of_containerd} deaths of containerd")
-        for number in range(amounts.storms):
+        for _ in range(amounts.storms):
             lives.storm(pods, amounts.at_once)
-            now = Footprint.take(host)
-            self._say(f"{amounts.at_once} containers at once; {now}")
-            if number < min(FIRST_STORMS, amounts.storms - 1):
-                footprint = replace(footprint, shim_kib=max(footprint.shim_kib, now.shim_kib))
+            self._say(f"{amounts.at_once} containers at once; {Footprint.take(host)}")
         self._execs(pod)
         assert_same(host, inventory)
         self._say(f"as before; {assert_no_growth(host, footprint)}")
