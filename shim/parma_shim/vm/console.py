@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -107,3 +109,16 @@ class BoundedLog:
             self._path.rename(self._path.with_name(self._path.name + ".1"))
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._size = 0
+
+
+def register(poll: select.poll, logs: Iterable[BoundedLog]) -> float | None:
+    """Register the logs that may be read now; returns how many ms until a paused one may be."""
+    timeout: float | None = None
+    for log in logs:
+        until = log.paused_until()
+        if until is None:
+            poll.register(log.fd, select.POLLIN)
+        else:
+            poll.register(log.fd, 0)
+            timeout = max(1.0, (until - time.monotonic()) * 1000)
+    return timeout

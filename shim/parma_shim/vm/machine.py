@@ -17,19 +17,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from parma_shim.helpers.call import call
 from parma_shim.vm import accelerator, cleanup, disks, hardware, netns
 from parma_shim.vm.command import VmSpec, Wiring, qemu_arguments
-from parma_shim.vm.console import BoundedLog
+from parma_shim.vm.console import BoundedLog, register
 from parma_shim.vm.dialing import NotListeningError
 from parma_shim.vm.hostcgroup import HostCgroup
 from parma_shim.vm.qmp import Qmp
 from parma_shim.vm.settings import VmSettings
-from parma_shim.vm.spawn import Child, Executor, Spawner, on_spawn_thread, reap, send_signal, spawn
+from parma_shim.vm.spawn import Child, Executor, on_spawn_thread, reap, send_signal, spawner_on
 from parma_shim.vm.vsock import VsockDevice, open_device
 from parma_wire.errors import AlreadyExists, DeadlineExceeded, ParmaError, Unavailable
 from parma_wire.limits import READY_LINE
@@ -105,7 +105,7 @@ class VirtualMachine:
         executor: Executor,
         deadline: float,
     ) -> VirtualMachine:
-        spawner = _on(executor)
+        spawner = spawner_on(executor)
         _write_state(spec.directory, cleanup.HEADER_STARTING, [])
         if spec.network_record:
             (spec.directory / netns.RECORD).write_text(spec.network_record)
@@ -294,7 +294,7 @@ class VirtualMachine:
         for log in open_logs:
             os.set_blocking(log.fd, False)
         while True:
-            timeout = _register(poll, open_logs)
+            timeout = register(poll, open_logs)
             ready = {fd for fd, _ in poll.poll(timeout)}
             for log in list(open_logs):
                 if log.fd in ready and not log.pump():
@@ -320,38 +320,6 @@ class VirtualMachine:
         self._vsock.close()  # ends every connection to the guest, and with it every call that waits for it
         for callback in callbacks:
             callback(self._status)
-
-
-def _register(poll: select.poll, logs: list[BoundedLog]) -> float | None:
-    """Register the logs that may be read now; returns how many ms until a paused one may be."""
-    timeout: float | None = None
-    for log in logs:
-        until = log.paused_until()
-        if until is None:
-            poll.register(log.fd, select.POLLIN)
-        else:
-            poll.register(log.fd, 0)
-            timeout = max(1.0, (until - time.monotonic()) * 1000)
-    return timeout
-
-
-def _on(executor: Executor) -> Spawner:
-    """``spawn`` on the executor's thread, and nothing else there: what waits must not keep that thread."""
-
-    def start(
-        argv: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        stdin: int | None = None,
-        stdout: int | None = None,
-        stderr: int | None = None,
-        keep: Sequence[int] = (),
-    ) -> Child:
-        return executor(
-            lambda: spawn(argv, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr, keep=keep)
-        )
-
-    return start
 
 
 def _namespace(spec: VmSpec) -> tuple[int, ...]:

@@ -104,6 +104,25 @@ def spawn(
         raise Unavailable(f"cannot watch process {pid}: {error.strerror}") from error
 
 
+def spawner_on(executor: Executor) -> Spawner:
+    """:func:`spawn` on the executor's thread, and nothing else there: what waits must not keep that thread."""
+
+    def start(
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        keep: Sequence[int] = (),
+    ) -> Child:
+        return executor(
+            lambda: spawn(argv, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr, keep=keep)
+        )
+
+    return start
+
+
 def reap(child: Child) -> int | None:
     """Collect an ended child: exit code, minus the signal, or None when somebody else has collected it."""
     try:
