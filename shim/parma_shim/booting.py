@@ -36,7 +36,7 @@ class Booter:
         executor: Executor,
         around: Around,
         on_machine: Callable[[VirtualMachine], None],
-        on_session: Callable[[Session, VmSpec, bytes], None],
+        on_session: Callable[[Session, bytes], None],
         boot_session: Callable[..., Session] = boot,
     ) -> None:
         """
@@ -144,5 +144,5 @@ class Booter:
             log=self._log,
             around=self._around,
         )
-        self._on_session(session, vm_spec, policy)
+        self._on_session(session, policy)
         return session

@@ -2,18 +2,15 @@
 """A container group: the containers that share one VM, and the VM.
 
 The first container boots the VM, with the hash of its policy as HOST_DATA; further ones join it. Creating is a
-sequence of steps, each of which pushes what takes it back: a failure runs that list, and so does ``delete_container``::
+sequence of steps; a failure takes back those that were done::
 
     layers found and converted  |  VM booted, policy set        (at the same time)
     signed fragments handed over; the policy keeps what they add for the life of the VM
-    each layer: disk attached, verified and mounted in the guest (shared with the group's other containers)
-    scratch: disk attached, encrypted and mounted in the guest  (or guest memory)
-    overlay mounted
-    container created
+    everything that is mounted for the container, and the container itself (:mod:`parma_shim.guest_containers`)
 
-Lock contract: ``_setup`` serialises creating, deleting and shutting down, and is held while the guest works.
-``_lock`` guards the fields; nothing is waited for under it. Everything else (``guest``, ``vm_pid``, ``kill``, ...)
-takes ``_lock`` only, so it never waits for a guest that is stuck.
+Lock contract: ``_setup`` serialises creating, deleting and shutting down, and is held while the guest works; it guards
+``_inside``. ``_lock`` guards the containers; nothing is waited for under it. What the task service asks meanwhile
+(``guest``, ``vm_pid``, ``kill``, ...) is for :mod:`parma_shim.group_vm`, and never waits for a guest that is stuck.
 """
 
 from __future__ import annotations
@@ -24,29 +21,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final
 
 import ttrpc
-from parma_shim import guest_request, pod_volumes
+from parma_shim import guest_request
 from parma_shim.attestation import Attester, Publish
 from parma_shim.booting import Booter
 from parma_shim.config import Config
 from parma_shim.digest import hex_digest
 from parma_shim.document_source import SignedDocument, documents_from_annotations
+from parma_shim.group_vm import GroupVm
 from parma_shim.guest import Around, GuestClient, unobserved
-from parma_shim.helpers.call import call
-from parma_shim.host_mounts import Names
+from parma_shim.guest_containers import GuestContainers, Log, time_limit
+from parma_shim.hook_runner import run_hooks
 from parma_shim.members import Member, Members
 from parma_shim.policy_source import policy_from_annotations, require_policy
 from parma_shim.task.hooks import Hook
 from parma_shim.task.ports import ContainerSpec
 from parma_shim.vm import cleanup
-from parma_shim.vm.command import VmSpec
+from parma_shim.vm.image import GuestImage
 from parma_shim.vm.layer_choice import LayerChoice
 from parma_shim.vm.layers import LayerJob, LayerSource
-from parma_shim.vm.machine import VirtualMachine
+from parma_shim.vm.machine import ExitCallback
 from parma_shim.vm.recipe import Place, verified_image
-from parma_shim.vm.scratch import mount_scratch
 from parma_shim.vm.session import Session, boot
 from parma_shim.vm.spawn import Executor, on_spawn_thread
 from parma_shim.vm.undo import Undo
@@ -60,22 +57,7 @@ from parma_wire.errors import (
     Unavailable,
 )
 
-if TYPE_CHECKING:
-    from parma_shim.endorsements import Endorsing
-    from parma_shim.provided import HostFiles
-
-ExitCallback = Callable[[int | None], None]
-
-
-class Log(Protocol):
-    """Calling it logs at level info."""
-
-    def __call__(self, message: str, **fields: object) -> None: ...
-    def warning(self, message: str, **fields: object) -> None: ...
-
-
 _SHUTDOWN_SECONDS: Final = 10.0
-_HOOKS_GRACE: Final = 5.0  # for the helper to say which of them was late
 
 
 class ContainerGroup:
@@ -114,21 +96,15 @@ class ContainerGroup:
         self._setup: Final = threading.Lock()
         self._lock: Final = threading.Lock()
         self._containers: Final = Members(group_id)
-        self._machine: VirtualMachine | None = None
-        self._session: Session | None = None
-        self._policy_digest = b""
-        self._endorsing: Endorsing | None = None
-        self._names = Names()
-        self._host_files: HostFiles | None = None
-        self._killed = False
-        self._exit_callbacks: list[ExitCallback] = []
+        self._vm: Final = GroupVm()
+        self._inside: GuestContainers | None = None
         self._booter: Final = Booter(
             config,
             Place(namespace, group_id, directory, shim_is_placed),
             log=log,
             executor=executor,
             around=around,
-            on_machine=self._machine_started,
+            on_machine=self._vm.started,
             on_session=self._booted,
             boot_session=boot_session,
         )
@@ -151,25 +127,22 @@ class ContainerGroup:
     @property
     def guest(self) -> GuestClient:
         """The enforcer. Raises FailedPrecondition when there is no VM."""
-        return self._running().guest
+        return self._vm.session().guest
 
     @property
     def vm_pid(self) -> int:
         """QEMU's process id, 0 when there is no VM."""
-        with self._lock:
-            return self._machine.pid if self._machine is not None else 0
+        return self._vm.pid
 
     @property
     def vm_memory_mib(self) -> int:
         """Memory that the VM was given, 0 when there is none."""
-        with self._lock:
-            return self._machine.spec.memory_mib if self._machine is not None else 0
+        return self._vm.memory_mib
 
     @property
     def timings(self) -> dict[str, float]:
         """Milliseconds of each part of the VM's start."""
-        with self._lock:
-            return dict(self._session.timings) if self._session is not None else {}
+        return self._vm.timings
 
     @property
     def status(self) -> dict[str, Any]:
@@ -187,29 +160,19 @@ class ContainerGroup:
 
     def open_stream_connection(self) -> ttrpc.Client:
         """A connection for one process's streams; the caller closes it."""
-        return self._running().open_stream_connection()
+        return self._vm.session().open_stream_connection()
 
     def run_hooks(
         self, hooks: Sequence[Hook], state: Mapping[str, Any], network_namespace: str, *, deadline: float
     ) -> None:
         """Programs of the host, by a helper process. Raises ParmaError for the first that fails."""
-        seconds = max(0.0, deadline - time.monotonic())
-        request = {
-            "network_namespace": network_namespace,
-            "directory": state["bundle"],
-            "state": state,
-            "hooks": [hook._asdict() for hook in hooks],
-            "seconds": seconds,
-            "cgroups": str(self._cgroups),
-        }
-        call(self._config.python, "hooks", request, timeout=seconds + _HOOKS_GRACE)
+        run_hooks(self._config.python, hooks, state, network_namespace, cgroups=self._cgroups, deadline=deadline)
         if state.get("status") == "creating":
             self._booter.connect_cards(self.vm_pid, deadline=deadline)
 
     def on_vm_exit(self, callback: ExitCallback) -> None:
         """Call back, once for each VM that had been booted, when it has ended for whatever reason."""
-        with self._lock:
-            self._exit_callbacks.append(callback)
+        self._vm.on_exit(callback)
 
     def refresh_status(self) -> None:
         """Fetch and verify evidence anew, in the background. To be called when a task has started or is gone."""
@@ -217,11 +180,7 @@ class ContainerGroup:
 
     def kill(self) -> None:
         """End the VM now, also one that is booting. Returns at once; idempotent."""
-        with self._lock:
-            self._killed = True
-            machine = self._machine
-        if machine is not None:
-            machine.kill()
+        self._vm.kill()
 
     def create_container(
         self, spec: ContainerSpec, *, deadline: float | None = None, on_running: Callable[[], None] = lambda: None
@@ -233,11 +192,11 @@ class ContainerGroup:
 
         Raises Denied, NotFound, Unavailable, DeadlineExceeded, ...; everything is undone then.
         """
-        end = self._limit() if deadline is None else min(deadline, self._limit())
+        limit = time_limit(self._config)
+        end = limit if deadline is None else min(deadline, limit)
         with self._setting_up(end):
             self._require_new(spec)
-            with self._lock:
-                self._killed = False
+            self._vm.want()
             undo = Undo()
             began = time.monotonic()
             try:
@@ -287,11 +246,11 @@ class ContainerGroup:
         try:
             self._attester.detach()
             self._attester.release()
-            session = self._session
-            if session is not None:
-                session.end(orderly=True)
+            if self._inside is not None:
+                self._inside.session.end(orderly=True)
+            self._inside = None
+            self._vm.forget()
             with self._lock:
-                self._session = self._machine = None
                 self._containers.clear()
         finally:
             self._setup.release()
@@ -307,28 +266,20 @@ class ContainerGroup:
         finally:
             self._setup.release()
 
-    def _running(self) -> Session:
-        with self._lock:
-            session = self._session
-        if session is None:
-            raise FailedPrecondition("the container group has no VM")
-        return session
-
     def _require_new(self, spec: ContainerSpec) -> None:
         if spec.container_id in self._containers.unwanted:
             self._delete(spec.container_id)
         if spec.container_id in self._containers:
             raise AlreadyExists(f"container {spec.container_id} exists already")
-        session = self._session
-        if session is None:
+        if self._inside is None:
             return
-        if not session.machine.alive:
+        if not self._inside.alive:
             if self._containers:
                 raise Unavailable("the group's VM has ended")
-            self._end_session()
+            self._end_vm()
         else:
             policy = self._policy_of(spec)
-            if policy is not None and bytes.fromhex(hex_digest(policy)) != self._policy_digest:
+            if policy is not None and hex_digest(policy) != self._inside.policy_digest:
                 raise Denied("the group's VM has a policy already, and this is another one")
 
     def _policy_of(self, spec: ContainerSpec) -> bytes | None:
@@ -343,14 +294,12 @@ class ContainerGroup:
             self._create_container(spec, documents, undo, end, on_running)
 
     def _create_pod(self, spec: ContainerSpec, documents: Sequence[SignedDocument], end: float) -> None:
-        """The pause image is not needed: what keeps a pod together is part of the guest's own image."""
-        if self._session is not None:
+        if self._inside is not None:
             raise FailedPrecondition("the pod's VM runs already")
         policy = require_policy(self._policy_of(spec), self._config.tee)
-        self._booter.boot(spec, verified_image(self._config, end), policy, end)
-        session = self._running()
-        session.load_documents(documents, deadline=end)
-        session.guest.create_sandbox(guest_request.sandbox_request(spec.oci, guest_id=spec.guest_id), deadline=end)
+        inside = self._boot(spec, verified_image(self._config, end), policy, end)
+        inside.session.load_documents(documents, deadline=end)
+        inside.create_pod(spec, end)
 
     def _create_container(
         self,
@@ -360,131 +309,54 @@ class ContainerGroup:
         end: float,
         on_running: Callable[[], None],
     ) -> None:
-        if self._session is None:
+        inside = self._inside
+        if inside is None:
             policy = require_policy(self._policy_of(spec), self._config.tee)
             image = verified_image(self._config, end)
+        else:
+            policy = self._attester.policy
         source = self._layers.source(
-            spec.container_id,
-            spec.rootfs,
-            policy if self._session is None else self._attester.policy,
-            deadline=end,
-            on_failure=self._layers_failed,
+            spec.container_id, spec.rootfs, policy, deadline=end, on_failure=self._vm.kill_if_booting
         )
+        with contextlib.closing(source):
+            if inside is None:
+                inside = self._boot_meanwhile(source, spec, image, policy, end)
+            inside.session.load_documents(documents, deadline=end)
+            layer_targets = inside.mount_layers(source.layers(deadline=end), undo, end)
+        inside.create(spec, layer_targets, undo, end, on_running)
+
+    def _boot_meanwhile(
+        self, source: LayerSource, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float
+    ) -> GuestContainers:
+        """When it was the layers' failure that ended the boot, that is what to report."""
         try:
-            if self._session is None:
-                try:
-                    self._booter.boot(spec, image, policy, end)
-                except Unavailable:
-                    # When it was the layers' failure that ended the boot, that is what to report.
-                    if source.error is not None:
-                        raise source.error from None
-                    raise
-            session = self._running()
-            session.load_documents(documents, deadline=end)
-            layers = source.layers(deadline=end)
-            with self._step(end) as deadline:
-                targets = session.layers.mount(layers, undo, deadline=deadline)
-        finally:
-            source.close()
-        sandbox = self._containers.sandbox
-        if sandbox:
-            wanted = pod_volumes.empty_dirs(spec.oci.get("mounts") or [])
-            with self._step(end) as deadline:
-                session.volumes.make(wanted, spec.oci.get("annotations") or {}, self._config, deadline=deadline)
-        with self._step(end) as deadline:
-            mount_scratch(session, spec.guest_id, self._config, undo, deadline)
-        guest = session.guest
-        overlay = guest_request.overlay_request(spec.oci, spec.guest_id, targets[::-1])
-        with self._step(end) as deadline:
-            guest.mount_overlay(overlay, deadline=deadline)
-        undo.push("unmounting the overlay", partial(guest.unmount_overlay, spec.guest_id))
-        request = guest_request.create_request(
-            spec.oci,
-            guest_id=spec.guest_id,
-            stdin=spec.stdin,
-            sandbox=sandbox,
-            pid_namespace_of=self._containers.pid_namespace_for(spec),
-            names=self._names,
-        )
-        if self._endorsing is not None:
-            self._endorsing.wait(end)
-        on_running()  # hooks write /etc/hosts, so the files come after them
-        copied = guest_request.copied_mounts(spec.oci, self._names)
-        if copied:
-            self._provided(session).provide(copied, spec.guest_id, deadline=end)
-        with self._step(end) as deadline:
-            guest.create_container(request, deadline=deadline)
-
-    def _limit(self) -> float:
-        """Until when anything that is begun now has to be done."""
-        return time.monotonic() + self._config.boot_timeout + 4 * self._config.call_timeout
-
-    @contextlib.contextmanager
-    def _step(self, end: float) -> Iterator[float]:
-        """A change in the guest, and its deadline; the VM ends when there is no answer.
-
-        Beside other containers it is not given up when the caller's time is over, but has the time that any request
-        has: with one that may or may not be carried out yet, the disk or the id that it names could not be used again.
-        """
-        if time.monotonic() > end:
-            raise DeadlineExceeded("the container could not be created in time")
-        try:
-            yield self._limit() if self._containers else end
-        except DeadlineExceeded:
-            self.kill()
+            return self._boot(spec, image, policy, end)
+        except Unavailable:
+            if source.error is not None:
+                raise source.error from None
             raise
 
-    def _booted(self, session: Session, vm_spec: VmSpec, policy: bytes) -> None:
-        with self._lock:
-            self._session = session
-            self._policy_digest = vm_spec.host_data
-        session.machine.on_exit(partial(self._machine_ended, session))
-        self._names = Names.of(policy)
+    def _boot(self, spec: ContainerSpec, image: GuestImage, policy: bytes, end: float) -> GuestContainers:
+        self._booter.boot(spec, image, policy, end)
+        if self._inside is None:
+            raise FailedPrecondition("the container group has no VM")
+        return self._inside
+
+    def _booted(self, session: Session, policy: bytes) -> None:
+        config, members = self._config, self._containers
+        self._inside = GuestContainers(session, policy, config, vm=self._vm, members=members, log=self._log)
+        self._vm.booted(session)
         self._attester.attach(session, policy)
         self._on_boot()
-        if session.wants_endorsements:
-            from parma_shim.endorsements import Endorsing  # few policies want it
-
-            self._endorsing = Endorsing(self._config, session, log=self._log)
-
-    def _provided(self, session: Session) -> HostFiles:
-        if self._host_files is None:
-            from parma_shim.provided import HostFiles  # many containers mount none
-
-            self._host_files = HostFiles(session.guest, interval=self._config.file_updates, log=self._log.warning)
-        return self._host_files
-
-    def _machine_started(self, machine: VirtualMachine) -> None:
-        with self._lock:
-            self._machine = machine
-            killed = self._killed
-        if killed:
-            machine.kill()
-
-    def _machine_ended(self, session: Session, status: int | None) -> None:
-        with self._lock:
-            callbacks = list(self._exit_callbacks) if self._session is session else []
-        if self._host_files is not None:
-            self._host_files.close()
-        for callback in callbacks:
-            callback(status)
-
-    def _layers_failed(self) -> None:
-        """No layers, no container: a VM that is booting for it may as well stop."""
-        with self._lock:
-            machine = self._machine if self._session is None else None
-            self._killed = self._session is None
-        if machine is not None:
-            machine.kill()
+        self._inside.fetch_endorsements()
 
     def _delete(self, container_id: str) -> None:
         with self._lock:
             container = self._containers.get(container_id)
         if container is None:
             raise NotFound(f"no container {container_id}")  # another call has deleted it meanwhile
-        session = self._session
-        if session is not None and session.machine.alive and not container.is_pod:
-            self._delete_in_guest(session, container)
+        if self._inside is not None:
+            self._inside.delete(container)
         with self._lock:
             del self._containers[container_id]
         self._attester.set_containers(list(self._containers))
@@ -500,37 +372,18 @@ class ContainerGroup:
             except ParmaError as error:
                 self._log.warning(f"container {container_id} could not be deleted late: {error}")
 
-    def _delete_in_guest(self, session: Session, container: Member) -> None:
-        try:
-            session.guest.delete_container(container.guest_id)
-        except NotFound:
-            pass  # it was asked before, and only the answer got lost
-        except DeadlineExceeded:
-            self.kill()
-            return
-        except Unavailable:
-            if not self._killed and session.machine.alive:
-                raise
-            return  # it went with the machine
-        if not container.undo.run(self._log):
-            self.kill()
-
     def _roll_back(self, undo: Undo) -> None:
-        session = self._session
-        if session is not None and not self._containers:
-            # The VM was booted for this container: with it goes everything inside.
-            self._end_session()
-        elif session is not None and session.machine.alive and not undo.run(self._log):
-            self.kill()
-        elif session is None:
-            with self._lock:
-                self._machine = None
+        if self._inside is None:
+            self._vm.forget()
+        elif not self._containers:
+            self._end_vm()  # it was booted for this container: with it goes everything inside
+        elif self._inside.alive:
+            self._inside.take_back(undo)
 
-    def _end_session(self) -> None:
-        with self._lock:
-            session, self._session, self._machine = self._session, None, None
-            self._endorsing = None
-            self._host_files = None
+    def _end_vm(self) -> None:
+        """Without asking the guest, and without telling anybody: there is no container that it could end for."""
+        inside, self._inside = self._inside, None
+        self._vm.forget()
         self._attester.detach()
-        if session is not None:
-            session.end(orderly=False)
+        if inside is not None:
+            inside.session.end(orderly=False)
