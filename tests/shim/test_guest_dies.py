@@ -34,7 +34,7 @@ from parma_wire.errors import FailedPrecondition, NotFound, ParmaError, Unavaila
 from tests.descriptors import descriptors
 from tests.shim.support import SPEC, Context, Log, eventually
 from tests.vm.fake_guest import SERVICE, FakeGuest
-from tests.vm.test_group import POLICY, FakeMachine, World
+from tests.vm.group_world import POLICY, FakeMachine, World
 
 PROMPT = 15.0
 """Seconds that a step may take: far less than what a request to the guest may, which is 60 here."""
