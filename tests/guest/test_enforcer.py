@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -138,13 +137,6 @@ def test_pieces_must_be_in_order_and_within_the_limit() -> None:
         target.put_policy(MAX_POLICY_BYTES, b"x")
     with pytest.raises(Malformed, match="incomplete"):
         target.set_policy(MAX_POLICY_BYTES + 1)
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    rig = Rig(tmp_path)
-    rig.set_policy()
-    return rig
 
 
 def change(rig: Rig, error: BaseException | None = None) -> None:

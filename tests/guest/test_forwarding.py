@@ -18,18 +18,11 @@ from parma_guest.syscalls import Kernel
 from parma_wire import guest_pb2 as pb
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable
 from parma_wire.limits import MAX_FORWARDED, MAX_STREAM_DATA, STREAM_WINDOW
-from tests.guest import test_group, test_network
+from tests.guest import group_steps, test_network
 from tests.guest.fakes import FakeForward, Rig
 from tests.guest.test_network import away, needs_root, network, request
 
 PORT = 8080
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    rig = Rig(tmp_path)
-    rig.set_policy()
-    return rig
 
 
 @pytest.fixture
@@ -114,10 +107,10 @@ def test_a_port_that_nobody_listens_on_is_unavailable(rig: Rig) -> None:
 
 def test_endpoints_of_attestation_are_for_their_container_only(rig: Rig, listener: socket.socket) -> None:
     """Whatever ports the policy lists: on loopback they would take the host for the container."""
-    test_group.rootfs(rig)
+    group_steps.rootfs(rig)
     rig.group.configure_network((interface(),))
     rig.attestation.session.listens = True
-    rig.group.create(test_group.creation())
+    rig.group.create(group_steps.creation())
     with pytest.raises(Denied, match="endpoints of attestation"):
         rig.group.forwarder.serve(FakeForward(PORT))
     application, _ = listener.accept()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +24,6 @@ CLOUD_VOLUMES = f"/run/gcs/c/{POD}/sandboxMounts/tmp/atlas/emptydir"
 """What policies for the cloud service call the same."""
 PAUSE_PID = 1000
 """Of the first process that the fake runtime makes."""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    rig = Rig(tmp_path)
-    rig.set_policy()
-    return rig
 
 
 def begin(rig: Rig, **fields: Any) -> None:
