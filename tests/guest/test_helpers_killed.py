@@ -213,7 +213,7 @@ def test_layers_whose_user_namespace_died_are_not_mounted(helpers: Helpers, scri
 _HELPERS: Mapping[str, str] = {
     "parma_guest.runtime": "test_helpers_killed.py::test_what_a_killed_crun_had_begun_is_taken_back",
     "parma_guest.owners": "test_helpers_killed.py::test_layers_whose_user_namespace_died_are_not_mounted",
-    "parma_guest.attest.service": "test_attest_agent.py::test_an_agent_that_is_killed_is_forgotten",
+    "parma_guest.attest.service": "test_attest_sessions.py::test_an_agent_that_is_killed_is_forgotten",
     "parma_guest.rego": "../policy/test_rego.py::test_an_engine_that_dies_is_a_no_and_is_started_again",
 }
 """Modules that start programs, and where these are killed."""
