@@ -68,7 +68,11 @@ def test_what_is_not_base64_is_refused(text: str) -> None:
         policy_from_annotations({"io.parma.policy": text}, ())
 
 
-@pytest.mark.parametrize("data", [gzip.compress(POLICY)[:-1], gzip.compress(POLICY) + b"x", b"\x1f\x8b\x08rest"])
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(POLICY)[:-1], gzip.compress(POLICY) + b"x", b"\x1f\x8b\x08rest"],
+    ids=["cut short", "with more after it", "no gzip but the header"],
+)
 def test_damaged_gzip_is_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match="gzip"):
         inline(data)
