@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from parma_shim import bundle, config, fields
+from parma_shim import bundle, config, fields, heap
 from parma_shim.bootstrap import Bootstrap
 from parma_shim.digest import hex_digest
 from parma_shim.log import Log
@@ -60,6 +60,7 @@ def run(boot: Bootstrap, *, group: str, bundle_dir: str, socket_path: str, liste
         listener_fd: listens at ``socket_path`` already.
     """
     gc.disable()  # there is no garbage in importing
+    heap.use_one_arena()
     log = Log(f"{bundle_dir}/log", namespace=boot.namespace, identity=boot.id, debug=boot.debug)
     try:
         settings: Config | ParmaError = _load_config(boot)
@@ -156,7 +157,8 @@ class Daemon:
         self._loop.stop()
 
     def _on_tick(self) -> None:
-        """Whether anybody still wants this process."""
+        """Whether anybody still wants this process; and it takes no more memory than it needs."""
+        heap.give_back()
         now = time.monotonic()
         tasks = self._left()
         if tasks or self._env.is_sandbox or self._server.connections:
