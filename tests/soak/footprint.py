@@ -104,12 +104,12 @@ def at_rest(host: Host) -> Footprint:
 
 
 def assert_no_growth(host: Host, before: Footprint, shim_allowance_kib: int = GROWTH_KIB) -> Footprint:
-    """What has come since goes by itself, soon. Returns what there is then, at rest."""
+    """What has come since goes by itself, soon. Returns what there is then."""
     deadline = time.monotonic() + 60
-    while (growth := Footprint.take(host).growth(before, shim_allowance_kib)) and time.monotonic() < deadline:
+    while (growth := (now := Footprint.take(host)).growth(before, shim_allowance_kib)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not growth, growth
-    return at_rest(host)
+    return now
 
 
 def _descriptors(pid: int) -> Counter[str]:

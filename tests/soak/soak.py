@@ -100,7 +100,8 @@ class Soak:
             lives.storm(pods, amounts.at_once)
             self._say(f"{amounts.at_once} containers at once; {Footprint.take(host)}")
             if not number:
-                footprint = assert_no_growth(host, footprint, PEAK_KIB)
+                assert_no_growth(host, footprint, PEAK_KIB)
+                footprint = at_rest(host)
                 self._say(f"what the first storm leaves; {footprint}")
         self._execs(pod)
         assert_same(host, inventory)
@@ -124,7 +125,7 @@ class Soak:
 
     def _vms(self, client: Containerd) -> None:
         host = self._host
-        inventory, footprint = Inventory.take(host), at_rest(host)
+        inventory, footprint = Inventory.take(host), Footprint.take(host)
         fates = [("nobody", "stopped")] + [(v, m) for m in lives.MOMENTS for v in lives.VICTIMS[1:]]
         for number in range(self._amounts.vms):
             victim, moment = fates[(number * 4) % len(fates)]  # 4 and 13 have no common factor: each once
