@@ -22,22 +22,26 @@ TEES: Final = ("snp", "emulated", "none")
 _SKIPPED_INITCALLS: Final = "jent_mod_init,crypto_kdf108_init,load_system_certificate_list"
 _COMMON: Final = f"console=ttyS0 quiet panic=-1 cryptomgr.notests initcall_blacklist={_SKIPPED_INITCALLS}"
 
+# ACPI tables come from the host, unmeasured, with code that the kernel would run. Without them it finds one processor,
+# and no way to restart the machine but a triple fault.
+_WITHOUT_ACPI: Final = " acpi=off reboot=triple"
+
 # OVMF starts the kernel through its EFI stub, which puts the initrd's name in front.
 _EFI_STUB_PREFIX: Final = "initrd=initrd "
 
 
-def command_line(tee: str) -> str:
+def command_line(tee: str, *, acpi: bool = True) -> str:
     """The exact command line for ``tee`` (one of TEES); Malformed for any other name."""
     if tee not in TEES:
         raise Malformed(f"unknown tee {tee!r}", expected=", ".join(TEES))
-    return f"{_COMMON} parma.tee={tee}"
+    return f"{_COMMON} parma.tee={tee}{'' if acpi else _WITHOUT_ACPI}"
 
 
 def tee_of(text: str) -> str:
     """Which tee the kernel was started for, from the text of /proc/cmdline. Malformed when it is not one of ours."""
     line = text.removesuffix("\n").removeprefix(_EFI_STUB_PREFIX)
     for tee in TEES:
-        if line == command_line(tee):
+        if line in (command_line(tee), command_line(tee, acpi=False)):
             return tee
     raise Malformed("the kernel command line is not one of the guest image's", expected="as in the image's manifest")
 

@@ -43,6 +43,8 @@ _MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
 _MOUNT_ATTR_RDONLY: Final = 0x1
 _MOUNT_ATTR_IDMAP: Final = 0x100000
 _RB_POWER_OFF: Final = 0x4321FEDC
+_RB_AUTOBOOT: Final = 0x01234567
+_ACPI: Final = Path("/sys/firmware/acpi")
 _BLKGETSIZE64: Final = 0x80081272
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
@@ -129,8 +131,12 @@ class Kernel:
         Path(path).mkdir(mode=mode, parents=True, exist_ok=True)
 
     def power_off(self) -> None:
-        """Ends the VM at once."""
-        self._libc.reboot(_RB_POWER_OFF)
+        """Ends the VM at once.
+
+        Without ACPI Linux cannot switch a machine off, but would halt it and leave it there. A restart ends it as well:
+        QEMU has `-no-reboot`, and a processor whose registers are encrypted cannot be reset.
+        """
+        self._libc.reboot(_RB_POWER_OFF if _ACPI.exists() else _RB_AUTOBOOT)
 
     def open_in_root(self, root: str, path: str, flags: int = os.O_RDONLY) -> int:
         """Opens ``path`` as a process would whose root directory is ``root``: symbolic links stay inside."""

@@ -131,11 +131,16 @@ def measurement_table(
     cmdline: str,
     *,
     vcpu_types: Iterable[str] = (DEFAULT_VCPU_TYPE,),
-    vcpu_counts: Iterable[int] = VCPU_COUNTS,
+    vcpu_counts: Iterable[int] | None = None,
     guest_features: int = GUEST_FEATURES,
 ) -> list[Measurement]:
-    """The measurement for every shape; what a release publishes. Raises SnpError of the ``measure`` family."""
+    """The measurement for every shape; what a release publishes. Raises SnpError of the ``measure`` family.
+
+    ``vcpu_counts``: by default those of use with this command line; ACPI is what tells a kernel of further processors.
+    """
     shared = firmware_digest(firmware)
+    if vcpu_counts is None:
+        vcpu_counts = (1,) if "acpi=off" in cmdline.split() else VCPU_COUNTS
     counts = tuple(vcpu_counts)
     return [
         Measurement(

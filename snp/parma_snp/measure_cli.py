@@ -125,7 +125,7 @@ def _files(options: argparse.Namespace) -> ImageFiles:
 
 
 def _table(options: argparse.Namespace, files: ImageFiles) -> list[Measurement]:
-    from parma_snp.measure import DEFAULT_VCPU_TYPE, VCPU_COUNTS, measurement_table
+    from parma_snp.measure import DEFAULT_VCPU_TYPE, measurement_table
 
     if options.table and options.vcpus is not None:
         raise SnpError("usage", "--table is for every number of vCPUs, --vcpus for one")
@@ -135,7 +135,7 @@ def _table(options: argparse.Namespace, files: ImageFiles) -> list[Measurement]:
         files.initrd,
         files.cmdline,
         vcpu_types=(options.vcpu_type or DEFAULT_VCPU_TYPE,),
-        vcpu_counts=VCPU_COUNTS if options.table else (options.vcpus or 1,),
+        vcpu_counts=None if options.table else (options.vcpus or 1,),
         guest_features=options.sev_features,
     )
 

@@ -12,6 +12,7 @@ import pytest
 
 from parma_guest import cmdline
 from parma_image import build, cpio, lz4, manifest, verify
+from parma_image.cli import main
 from parma_image.cpio import Tree
 
 pytestmark = pytest.mark.e2e
@@ -72,6 +73,21 @@ def test_one_changed_byte_is_found(name: str, image: Path, tmp_path: Path) -> No
 def test_there_is_a_measurement_for_every_tee_and_shape(image: Path) -> None:
     found = {(row.tee, row.vcpus) for row in manifest.load(image).measurements}
     assert found == {(tee, vcpus) for tee in cmdline.TEES for vcpus in (1, 2, 4, 8, 16, 32, 64)}
+
+
+def test_an_image_without_acpi_differs_in_its_command_lines_and_has_vms_of_one_processor(
+    image: Path, tmp_path: Path
+) -> None:
+    assert (
+        main(["image", "build", "--without-acpi", "--relock", "--workdir", str(_DEV / "archive"), str(tmp_path)]) == 0
+    )
+    for name in (build.KERNEL, build.INITRD, build.FIRMWARE):
+        assert (image / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    made = manifest.load(tmp_path)
+    assert made.variant == "no-acpi"
+    assert made.cmdline == {tee: cmdline.command_line(tee, acpi=False) for tee in cmdline.TEES}
+    assert {(row.tee, row.vcpus) for row in made.measurements} == {(tee, 1) for tee in cmdline.TEES}
+    assert verify.verify_image(tmp_path) == []
 
 
 def test_there_is_no_shell_and_no_other_way_in(tree: Tree) -> None:

@@ -9,9 +9,10 @@ from parma_guest import cmdline
 from parma_wire.errors import Malformed
 
 
+@pytest.mark.parametrize("acpi", [True, False])
 @pytest.mark.parametrize("tee", cmdline.TEES)
-def test_the_kernel_says_for_which_tee_it_was_started(tee: str, tmp_path: Path) -> None:
-    (tmp_path / "cmdline").write_text(cmdline.command_line(tee) + "\n")
+def test_the_kernel_says_for_which_tee_it_was_started(tee: str, acpi: bool, tmp_path: Path) -> None:
+    (tmp_path / "cmdline").write_text(cmdline.command_line(tee, acpi=acpi) + "\n")
     assert cmdline.booted_tee(tmp_path / "cmdline") == tee
 
 
@@ -29,6 +30,8 @@ def test_the_prefix_of_the_efi_stub_is_accepted() -> None:
         lambda line: "initrd=other " + line,
         lambda line: "initrd=initrd initrd=initrd " + line,
         lambda line: line[:0],
+        lambda line: line + " acpi=off",
+        lambda line: line + " acpi=force",
     ],
 )
 def test_any_other_command_line_is_refused(change: object) -> None:

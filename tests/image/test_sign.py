@@ -55,11 +55,12 @@ def test_each_measurement_is_endorsed_in_its_series(image: Path, issuer: Issuer)
     assert len(list((image / FOLDER).iterdir())) == 2
 
 
-def test_a_variant_is_a_series_of_its_own(tmp_path: Path, issuer: Issuer) -> None:
-    """Who pins the issuer's plain images has not agreed to a larger trusted base."""
-    image = write_image(tmp_path, "rego")
+@pytest.mark.parametrize("variant", ["rego", "no-acpi", "rego-no-acpi"])
+def test_a_variant_is_a_series_of_its_own(variant: str, tmp_path: Path, issuer: Issuer) -> None:
+    """Who pins the issuer's plain images has not agreed to a larger trusted base; who wants less, does not get more."""
+    image = write_image(tmp_path, variant)
     signed = sign_image(image, issuer.signer, predicate="subject:CN", svn=3, feed="parma-uvm", signed_at=SIGNED_AT)
-    assert signed.feeds == {"parma-uvm-rego": 1, "parma-uvm-rego-emulated": 1}
+    assert signed.feeds == {f"parma-uvm-{variant}": 1, f"parma-uvm-{variant}-emulated": 1}
 
 
 def test_signing_again_replaces_what_was_there(image: Path, issuer: Issuer) -> None:

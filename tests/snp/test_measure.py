@@ -72,6 +72,12 @@ def test_table_has_the_digest_of_every_shape(files: Files) -> None:
     assert all(row.digest == files.digest(vcpus=row.vcpus) for row in table)
 
 
+def test_a_kernel_without_acpi_has_one_processor_and_the_table_one_row(files: Files) -> None:
+    line = f"{CMDLINE} acpi=off"
+    table = measurement_table(files.firmware, files.kernel, files.initrd, line)
+    assert [(row.vcpus, row.digest) for row in table] == [(1, files.digest(line))]
+
+
 def test_firmware_without_hash_table_is_refused(files: Files) -> None:
     files.firmware.write_bytes(firmware.build(hash_table=False))
     assert not has_hash_table(files.firmware)

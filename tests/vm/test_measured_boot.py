@@ -24,6 +24,7 @@ import pytest
 from sevsnpmeasure.ovmf import OVMF
 from sevsnpmeasure.sev_hashes import SevHashes
 
+from parma_guest.cmdline import command_line
 from parma_shim.vm.image import GuestImage, load_image
 from parma_snp.host import ThisHost
 from parma_snp.launch import machine
@@ -154,6 +155,19 @@ def flipped(path: Path, directory: Path) -> Path:
 
 
 def test_what_was_measured_boots_to_the_enforcer(image: GuestImage, tmp_path: Path) -> None:
+    with boot(
+        tmp_path,
+        image,
+        hashes=hash_table(image),
+        kernel=image.kernel.path,
+        initrd=image.initrd.path,
+        cmdline=image.command_line(TEE),
+    ) as running:
+        assert running.outcome() == "ready"
+
+
+def test_an_image_without_acpi_boots_through_the_firmware(image: GuestImage, tmp_path: Path) -> None:
+    image = image._replace(command_lines={TEE: command_line(TEE, acpi=False)})
     with boot(
         tmp_path,
         image,

@@ -22,6 +22,8 @@ from parma_wire.errors import NotFound, Unavailable
 KERNEL: Final = "vmlinuz"
 INITRD: Final = "initrd.img"
 FIRMWARE: Final = "OVMF.amdsev.fd"
+NO_ACPI: Final = {"default": "no-acpi", "rego": "rego-no-acpi"}
+"""What the variants are called whose kernels read no ACPI tables: endorsed as series of their own."""
 
 
 def build_image(
@@ -32,6 +34,7 @@ def build_image(
     relock_if_gone: bool = False,
     lock_file: Path = lock.LOCK_FILE,
     variant: str = "default",
+    acpi: bool = True,
     entry: str = "",
     packages: Mapping[str, Path] | None = None,
     extra: Mapping[str, bytes] | None = None,
@@ -41,8 +44,9 @@ def build_image(
 
     ``relock_if_gone``: when the archive no longer has a locked version, build from what it has now (the
     measurement then differs from the published one, and ``log`` is told so). ``variant``: one of
-    ``contents.VARIANTS``. ``entry``, ``packages`` (folders by
-    name) and ``extra`` (files by path) are for tests that put something of their own into the image.
+    ``contents.VARIANTS``. ``acpi``: whether its kernel reads the host's ACPI tables, and so finds more than one
+    processor. ``entry``, ``packages`` (folders by name) and ``extra`` (files by path) are for tests that put
+    something of their own into the image.
     """
     workdir = workdir.absolute()
     archive = DebianArchive(workdir, log=log)
@@ -72,7 +76,9 @@ def build_image(
     _replace(directory / KERNEL, base.kernel.vmlinuz.read_bytes())
     _replace(directory / INITRD, compress(base, cpio.archive(tree)))
     _replace(directory / FIRMWARE, base.firmware.read_bytes())
-    manifest = _manifest(directory, tree, variant, made_of, measurements=measurements)
+    lines = {tee: cmdline.command_line(tee, acpi=acpi) for tee in cmdline.TEES}
+    name = variant if acpi else NO_ACPI[variant]
+    manifest = _manifest(directory, tree, name, made_of, lines, measurements=measurements)
     _replace(directory / MANIFEST, manifest.dump().encode())
     log(f"guest image in {directory}: initrd {manifest.initrd.size / 1e6:.1f} MB, {len(manifest.files)} paths")
     return manifest
@@ -110,9 +116,14 @@ def _packages(locked: lock.Lock) -> list[Package]:
 
 
 def _manifest(
-    directory: Path, tree: cpio.Tree, variant: str, made_of: list[Package], *, measurements: bool
+    directory: Path,
+    tree: cpio.Tree,
+    variant: str,
+    made_of: list[Package],
+    lines: dict[str, str],
+    *,
+    measurements: bool,
 ) -> Manifest:
-    lines = {tee: cmdline.command_line(tee) for tee in cmdline.TEES}
     paths = (directory / FIRMWARE, directory / KERNEL, directory / INITRD)
     return Manifest(
         version=_version(),

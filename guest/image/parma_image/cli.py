@@ -27,6 +27,11 @@ def add_image_commands(subparsers: _Subparsers) -> None:
     build.add_argument(
         "--relock", action="store_true", help="use other versions if the archive no longer has the locked ones"
     )
+    build.add_argument(
+        "--without-acpi",
+        action="store_true",
+        help="close the guest's kernel to the host's ACPI tables and the code in them; its VMs have one vCPU",
+    )
     build.set_defaults(run=_build)
 
     lock = commands.add_parser("lock", help="lock the versions that the Debian archive has now")
@@ -106,6 +111,7 @@ def _build(arguments: argparse.Namespace) -> int:
         log=_progress,
         relock_if_gone=arguments.relock,
         variant=arguments.variant,
+        acpi=not arguments.without_acpi,
     )
     return 0
 
