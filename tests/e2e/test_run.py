@@ -46,6 +46,7 @@ def test_a_killed_container_leaves_exit_code_137(host: Host, name: str, runtime:
 def test_stdin_is_delivered_whole_and_ends(host: Host, name: str, runtime: str) -> None:
     data = os.urandom(1 << 20)
     done = host.run(name, ("/bin/sha256sum",), "--rm", runtime=runtime, stdin=data)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
 
 
