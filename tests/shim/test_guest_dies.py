@@ -96,13 +96,16 @@ class MortalGuest(FakeGuest):
         self.fault = None
         self.machine.kill()
         if cut is not Cut.ANSWERED:
-            self._be_silent_if_dead()
+            self._be_silent()
 
     def _be_silent_if_dead(self) -> None:
-        """The dead do not answer: whoever waits must hear of it otherwise."""
         if self.machine is not None and not self.machine.alive:
-            self.released.wait()
-            raise Unavailable("the test is over")
+            self._be_silent()
+
+    def _be_silent(self) -> None:
+        """The dead do not answer, even if the next machine runs by now: whoever waits must hear of it otherwise."""
+        self.released.wait()
+        raise Unavailable("the test is over")
 
     def _end(self, container_id: str, exec_id: str) -> threading.Event:
         with self._ends_lock:
