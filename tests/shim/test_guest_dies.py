@@ -96,16 +96,13 @@ class MortalGuest(FakeGuest):
         self.fault = None
         self.machine.kill()
         if cut is not Cut.ANSWERED:
-            self._be_silent()
+            self._be_silent_if_dead()
 
     def _be_silent_if_dead(self) -> None:
+        """The dead do not answer: whoever waits must hear of it otherwise."""
         if self.machine is not None and not self.machine.alive:
-            self._be_silent()
-
-    def _be_silent(self) -> None:
-        """The dead do not answer, even if the next machine runs by now: whoever waits must hear of it otherwise."""
-        self.released.wait()
-        raise Unavailable("the test is over")
+            self.released.wait()
+            raise Unavailable("the test is over")
 
     def _end(self, container_id: str, exec_id: str) -> threading.Event:
         with self._ends_lock:
@@ -132,12 +129,20 @@ class Machines(World):
     def __init__(self, directory: Path, fault: Fault | None) -> None:
         super().__init__(directory, call_timeout=60.0, file_updates=0.0)
         self.guest = self.mortal = MortalGuest(fault)
+        self._dead: list[MortalGuest] = []
+
+    def close(self) -> None:
+        super().close()
+        for guest in self._dead:
+            guest.close()
 
     def _boot(self, _launch: object, policy: bytes, **options: Any) -> Session:
+        if self.mortal.machine is not None:  # what was sent to the one that died, and is still under way, is not for it
+            self._dead.append(self.mortal)
+            self.guest = self.mortal = MortalGuest(self.mortal.fault)
         machine = FakeMachine(self.directory, self.guest)
         machine.spec = machine.spec._replace(host_data=bytes.fromhex(hex_digest(policy)))
         machine.vsock_cid = 3  # type: ignore[attr-defined]
-        self.mortal.policy = b""
         self.mortal.machine = machine
         self.machines.append(machine)
         return boot(lambda: cast("VirtualMachine", machine), policy, **{**options, "signer": None})
