@@ -8,6 +8,7 @@ import gc
 import re
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def test_cycles_are_freed() -> None:
 
 
 @pytest.mark.parametrize("function", [heap.use_one_arena, heap.give_back])
-def test_a_c_library_without_arenas_is_left_alone(function: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_c_library_without_arenas_is_left_alone(
+    function: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    assert callable(function)
     function()

@@ -154,20 +154,9 @@ def flipped(path: Path, directory: Path) -> Path:
     return copy
 
 
-def test_what_was_measured_boots_to_the_enforcer(image: GuestImage, tmp_path: Path) -> None:
-    with boot(
-        tmp_path,
-        image,
-        hashes=hash_table(image),
-        kernel=image.kernel.path,
-        initrd=image.initrd.path,
-        cmdline=image.command_line(TEE),
-    ) as running:
-        assert running.outcome() == "ready"
-
-
-def test_an_image_without_acpi_boots_through_the_firmware(image: GuestImage, tmp_path: Path) -> None:
-    image = image._replace(command_lines={TEE: command_line(TEE, acpi=False)})
+@pytest.mark.parametrize("acpi", [True, False], ids=["acpi", "no-acpi"])
+def test_what_was_measured_boots_to_the_enforcer(image: GuestImage, tmp_path: Path, acpi: bool) -> None:
+    image = image._replace(command_lines={TEE: command_line(TEE, acpi=acpi)})
     with boot(
         tmp_path,
         image,

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from parma_wire.errors import DeadlineExceeded, Unavailable
 
@@ -107,18 +107,8 @@ def spawn(
 def spawner_on(executor: Executor) -> Spawner:
     """:func:`spawn` on the executor's thread, and nothing else there: what waits must not keep that thread."""
 
-    def start(
-        argv: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        stdin: int | None = None,
-        stdout: int | None = None,
-        stderr: int | None = None,
-        keep: Sequence[int] = (),
-    ) -> Child:
-        return executor(
-            lambda: spawn(argv, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr, keep=keep)
-        )
+    def start(argv: Sequence[str], **options: Any) -> Child:
+        return executor(lambda: spawn(argv, **options))
 
     return start
 
