@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fifty exits while containerd is killed and comes back: each is announced once, in its order, as with runc."""
+"""Fifty exits while containerd is killed and comes back: each is announced, and again only where its death made that so.
+
+A containerd that dies between taking an event and answering leaves a shim that cannot know: it sends that event again,
+runc's as ours. So what is exact is the number of those that may come twice.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ def announced(host: Host) -> int:
     return sum('"event forwarded"' in line and "topic=/tasks/exit" in line for line in log.splitlines())
 
 
-def test_each_of_fifty_exits_is_announced_once_though_containerd_dies(busy: tuple[Host, Containerd]) -> None:
+def test_each_of_fifty_exits_is_announced_though_containerd_dies_in_the_middle(busy: tuple[Host, Containerd]) -> None:
     host, client = busy
     events = Events(client)
     left = iter(PROCESSES)
@@ -71,10 +75,11 @@ def test_each_of_fifty_exits_is_announced_once_though_containerd_dies(busy: tupl
         assert client.wait("c", exec_id) == 128 + number
         assert client.delete("c", exec_id) == 128 + number
     wait_until(lambda: announced(host) >= EXITS, f"{EXITS} exits, not {announced(host)}", timeout=30)
-    seen = [identity for identity, _ in events.exits("c")]
-    assert len(seen) == len(set(seen))
-    assert dict(events.exits("c")).items() <= {exec_id: 128 + number for exec_id, number in PROCESSES}.items()
+    seen = events.exits("c")
+    assert set(seen) <= {(exec_id, 128 + number) for exec_id, number in PROCESSES}
+    assert len(seen) - len(set(seen)) <= ROUNDS
     client.kill("c", signal.SIGKILL)
     assert client.wait("c") == 137
     wait_until(lambda: events.exits("c")[-1:] == [("c", 137)], "init's exit after those of its execs")
-    assert announced(host) == EXITS + 1
+    wait_until(lambda: announced(host) > EXITS, "containerd to log init's exit")
+    assert announced(host) <= EXITS + 1 + ROUNDS, "at most what was under way at each death of containerd comes twice"
