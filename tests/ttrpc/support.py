@@ -19,7 +19,7 @@ from ttrpc import envelope, frames
 
 ECHO = echo_pb2.DESCRIPTOR.services_by_name["Echo"]
 NAME = ECHO.full_name
-SECONDS = 20.0
+SECONDS = 60.0
 """How long a test waits for something that should happen at once."""
 
 

@@ -175,7 +175,8 @@ def test_worker_threads_are_reused_and_end_when_idle(monkeypatch: pytest.MonkeyP
         echo = ttrpc.stub(client, ECHO)
         for _ in range(50):
             echo.Say(StringValue(), timeout=SECONDS)
-        assert run.server.threads <= 3
+            wait_until(lambda: len(run.server._workers._idle) == run.server.threads)
+            assert run.server.threads <= 1
         wait_until(lambda: run.server.threads == 0)
         assert echo.Say(StringValue(value="again"), timeout=SECONDS).value == "again"
 
