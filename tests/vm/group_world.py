@@ -131,7 +131,7 @@ class World:
             data_dir=directory / "data",
             state_dir=directory / "state",
             scratch_mib=16,
-            call_timeout=2.0,
+            call_timeout=20.0,
             policy_dirs=(directory,),
         )._replace(**changes)
         self.group = ContainerGroup(
@@ -139,7 +139,7 @@ class World:
             group_id="c1",
             namespace="default",
             directory=directory / "state/vm",
-            grpc_address="/nowhere",
+            grpc_address="",  # else a helper tries for a minute to tell a containerd that is not there
             log=self.log,
             boot_session=self._boot,
             start_layers=self._start_layers,
