@@ -34,7 +34,7 @@ class Settings:
         self.data_dir = directory / "data"
 
 
-def soon(seconds: float = 10.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     """A deadline that is only reached when something is broken."""
     return time.monotonic() + seconds
 

@@ -155,6 +155,8 @@ def _listens(address: tuple[str, int]) -> bool:
         socket.create_connection(address, SECONDS).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:
+        pass  # it went away at this moment
     return True
 
 

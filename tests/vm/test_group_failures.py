@@ -46,7 +46,7 @@ def test_a_failure_in_the_second_container_leaves_the_first_alone(world: World, 
 
 
 def test_a_guest_that_is_stuck_while_a_container_is_taken_back_is_killed(tmp_path: Path) -> None:
-    world = World(tmp_path, call_timeout=0.2)
+    world = World(tmp_path, call_timeout=3.0)  # which all that is answered must stay below
     world.create()
     world.guest.failures["CreateContainer"] = Denied("no")
     world.guest.stuck.add("UnmountOverlay")
@@ -85,12 +85,13 @@ def test_the_callers_deadline_bounds_every_step(world: World) -> None:
 
 def test_beside_others_what_was_begun_is_answered_and_taken_back_when_the_callers_time_is_over(world: World) -> None:
     world.create()
-    world.guest.late["MountScratch"] = 0.2
+    world.guest.late["MountScratch"] = patience = 2.0  # begun before the time is over, and answered after it
     with pytest.raises(DeadlineExceeded, match="in time"):
-        world.create("c2", deadline=time.monotonic() + 0.1)
+        world.create("c2", deadline=time.monotonic() + patience)
     assert world.guest.methods[-2:] == ["MountScratch", "UnmountScratch"]
     assert len(world.machine.disks) == 3
     assert world.machine.alive
+    world.guest.late.clear()
     world.create("c2")
 
 

@@ -134,7 +134,7 @@ def test_a_silent_qemu_runs_into_the_deadline(qemu: FakeQemu, qmp: Qmp) -> None:
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         qmp.execute("x", deadline=began + 0.05)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_the_late_answer_to_an_abandoned_command_is_not_taken_for_the_next(qemu: FakeQemu, qmp: Qmp) -> None:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -43,15 +42,14 @@ def test_the_environment_is_the_one_given() -> None:
     assert spawn.run(["/usr/bin/env"], environment={"A": "b"}, deadline=soon()).stdout == b"A=b\n"
 
 
-def test_at_the_deadline_the_child_and_what_it_started_are_killed(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
+def test_at_the_deadline_the_child_and_what_it_started_are_killed() -> None:
+    process = spawn.Running(["/bin/sh", "-c", "sleep 600 & echo $!; wait"], environment=ENVIRONMENT)
+    told, _ = process.communicate(b"", deadline=soon(), maximum=100, until=lambda out, _: out.endswith(b"\n"))
+    pidfd = os.pidfd_open(int(told))
     with pytest.raises(DeadlineExceeded):
-        shell(f"sleep 600 & echo $! > {file}; wait", deadline=time.monotonic() + 0.5)
-    try:
-        pidfd = os.pidfd_open(int(file.read_text()))
-    except ProcessLookupError:
-        return
-    assert select.select([pidfd], [], [], 10)[0]
+        process.communicate(b"", deadline=time.monotonic() + 0.05, maximum=100)
+    assert process.status == -signal.SIGKILL
+    assert select.select([pidfd], [], [], 60)[0]
     os.close(pidfd)
 
 
