@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from parma_shim import bundle
-from tests.shim.support import Binary, FakeContainerd, Rig
+from parma_shim.task import exits
+from tests.shim.fakes import PATIENCE
+from tests.shim.support import Binary, FakeContainerd, Rig, ended, eventually
 
 
 @pytest.fixture
@@ -24,6 +28,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         for process in [container.init, *container.execs.values()]:
             if process.io is not None:
                 process.io.close()
+
+
+@pytest.fixture
+def complete_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit waits for the process's output however slow this machine is."""
+    monkeypatch.setattr(exits, "DRAIN", PATIENCE)
 
 
 @pytest.fixture
@@ -47,6 +57,20 @@ def binary(short_path: Path) -> Iterator[Binary]:
     made = Binary(short_path)
     yield made
     for state_file in short_path.glob(f"*/{bundle.STATE}"):
-        state = bundle.read_state(str(state_file.parent))
-        if state is not None and state.pid and bundle.start_time(state.pid) == state.started:
+        state = eventually(lambda here=state_file.parent: _settled(here), "the daemon")
+        if state.pid and bundle.start_time(state.pid) == state.started:
             os.kill(state.pid, signal.SIGKILL)
+            eventually(lambda pid=state.pid: ended(pid), "the daemon's end")
+
+
+def _settled(here: Path) -> bundle.State | None:
+    """What a bundle says once its daemon has written its number there: it writes no more. None listens: none is."""
+    state = bundle.read_state(str(here)) or bundle.State()
+    return state if state.pid or not _listens(state.socket) else None
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+        connection.connect(path)
+        return True
+    return False

@@ -32,7 +32,7 @@ from parma_wire.errors import DeadlineExceeded, Denied, FailedPrecondition, NotF
 from parma_wire.guest_pb2 import StreamFrame
 from parma_wire.limits import MAX_STREAM_DATA, STREAM_WINDOW
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Entry(NamedTuple):

@@ -57,6 +57,7 @@ def test_start_of_containerd_1_7_offers_version_2(binary: Binary, here: Path) ->
     binary.config.write_text(binary.config.read_text() + "task_api = 2\n")
     answer = json.loads(binary.run("start", "x", here=here).stdout)
     assert answer["version"] == 2
+    daemon_of(here)
     Path(answer["address"].removeprefix("unix://")).unlink()
 
 
@@ -64,6 +65,7 @@ def test_start_of_containerd_1_6_prints_the_address_alone(binary: Binary, here: 
     del binary.environment["MAX_SHIM_VERSION"]
     address = binary.run("start", "x", here=here).stdout.decode()
     assert address == (here / "address").read_text()
+    daemon_of(here)
     Path(address.removeprefix("unix://")).unlink()
 
 
@@ -250,12 +252,12 @@ def test_a_daemon_that_nobody_connects_to_ends(short_path: Path, here: Path) -> 
 def test_a_connection_that_only_looks_whether_somebody_listens_does_not_keep_a_daemon_alive(
     short_path: Path, here: Path
 ) -> None:
-    impatient = Binary(short_path, prelude=HURRY.format(patience=0.3))
+    impatient = Binary(short_path, prelude=HURRY.format(patience=3))
     answer = impatient.start("x", here)
-    state = daemon_of(here)
-    with task_stub(answer["address"]) as call:
-        assert call("Connect", task_pb2.ConnectRequest(id="x")).shim_pid == state.pid
-    eventually(lambda: ended(state.pid), "the daemon's end")
+    with task_stub(answer["address"]) as call:  # at once: its patience begins when it is ready
+        pid = call("Connect", task_pb2.ConnectRequest(id="x")).shim_pid
+        assert pid == daemon_of(here).pid
+    eventually(lambda: ended(pid), "the daemon's end")
 
 
 def test_a_daemon_whose_bundle_is_gone_ends_when_it_has_no_task(short_path: Path, here: Path) -> None:

@@ -70,8 +70,8 @@ def test_a_thousand_execs_leave_the_daemon_as_it_was(
         before = size(pid)
         for number in range(WARM_UP, WARM_UP + EXECS):
             execute(number)
-        after = size(pid)
-    assert after.resident_kib < before.resident_kib + ALLOWANCE_KIB
-    assert after.descriptors <= before.descriptors + 2
-    assert after.threads <= before.threads + 4
+        # The last execs' threads, and the connections that are theirs, may just be ending.
+        eventually(lambda: size(pid).descriptors <= before.descriptors + 2, "descriptors to be closed")
+        eventually(lambda: size(pid).threads <= before.threads + 4, "threads to end")
+        assert size(pid).resident_kib < before.resident_kib + ALLOWANCE_KIB
     eventually(lambda: len(containerd.envelopes) >= 3 * EXECS, "three events of each")

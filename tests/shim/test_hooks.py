@@ -19,6 +19,7 @@ from parma_shim.helpers.call import call
 from parma_shim.task import hooks
 from parma_shim.task.ports import ContainerSpec
 from parma_wire.errors import Denied, FailedPrecondition, Malformed, Unavailable, Unsupported
+from tests.shim.fakes import PATIENCE
 from tests.shim.support import LIFE, SPEC, Rig
 
 PYTHON = Path(sys.executable)
@@ -116,7 +117,9 @@ def test_what_is_no_hook_is_refused(given: Any, error: type[Exception] | None, s
 # The helper, with real programs
 
 
-def request(directory: Path, *programs: dict[str, Any], namespace: str = "", seconds: float = 20) -> dict[str, Any]:
+def request(
+    directory: Path, *programs: dict[str, Any], namespace: str = "", seconds: float = PATIENCE
+) -> dict[str, Any]:
     complete = [{"args": [], "env": [], "timeout": None, **program} for program in programs]
     return {
         "network_namespace": namespace,
@@ -134,7 +137,7 @@ def shell(script: str, **fields: Any) -> dict[str, Any]:
 
 def test_a_hook_gets_the_state_its_environment_and_its_own_name(tmp_path: Path) -> None:
     script = 'cat > state; env | sort > env; echo "$0" > name; pwd > directory'
-    assert call(PYTHON, "hooks", request(tmp_path, shell(script, env=["A=b=c"])), timeout=20) == {}
+    assert call(PYTHON, "hooks", request(tmp_path, shell(script, env=["A=b=c"])), timeout=PATIENCE) == {}
     assert json.loads((tmp_path / "state").read_text()) == {"id": "a", "pid": 7}
     assert "A=b=c" in (tmp_path / "env").read_text().splitlines()
     assert not any(line.startswith("PYTHONPATH=") for line in (tmp_path / "env").read_text().splitlines())
@@ -145,19 +148,19 @@ def test_a_hook_gets_the_state_its_environment_and_its_own_name(tmp_path: Path) 
 def test_the_first_failure_says_what_the_hook_said_and_ends_the_row(tmp_path: Path) -> None:
     programs = (shell("echo no such bridge >&2; exit 4"), shell("touch ran"))
     with pytest.raises(FailedPrecondition, match=r"the hook /bin/sh failed \(4\): no such bridge"):
-        call(PYTHON, "hooks", request(tmp_path, *programs), timeout=20)
+        call(PYTHON, "hooks", request(tmp_path, *programs), timeout=PATIENCE)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(FailedPrecondition, match="cannot be executed: No such file"):
-        call(PYTHON, "hooks", request(tmp_path, {"path": "/no/such/hook"}), timeout=20)
+        call(PYTHON, "hooks", request(tmp_path, {"path": "/no/such/hook"}), timeout=PATIENCE)
 
 
 def test_a_hook_that_hangs_is_killed_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(FailedPrecondition, match="did not end in 1 seconds"):
-        call(PYTHON, "hooks", request(tmp_path, shell("sleep 60", timeout=1)), timeout=20)
+        call(PYTHON, "hooks", request(tmp_path, shell("sleep 600", timeout=1)), timeout=PATIENCE)
     with pytest.raises(FailedPrecondition, match="did not end"):
-        call(PYTHON, "hooks", request(tmp_path, shell("sleep 60"), seconds=0.5), timeout=20)
-    assert time.monotonic() - began < 15
+        call(PYTHON, "hooks", request(tmp_path, shell("sleep 600"), seconds=0.5), timeout=PATIENCE)
+    assert time.monotonic() - began < PATIENCE
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ def network_namespace() -> Iterator[str]:
     holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
     try:
         path = f"/proc/{holder.pid}/ns/net"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while str(Path(path).readlink()) == str(Path("/proc/self/ns/net").readlink()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -179,12 +182,12 @@ def network_namespace() -> Iterator[str]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 def test_hooks_run_in_the_network_namespace(tmp_path: Path, network_namespace: str) -> None:
     script = "readlink /proc/self/ns/net > namespace"
-    call(PYTHON, "hooks", request(tmp_path, shell(script), namespace=network_namespace), timeout=20)
+    call(PYTHON, "hooks", request(tmp_path, shell(script), namespace=network_namespace), timeout=PATIENCE)
     assert (tmp_path / "namespace").read_text().strip() == str(Path(network_namespace).readlink())
 
 
 def test_without_the_namespace_no_hook_runs(tmp_path: Path) -> None:
     wanted = request(tmp_path, shell("touch ran"), namespace=str(tmp_path / "nothing"))
     with pytest.raises(Unavailable, match="cannot open the network namespace"):
-        call(PYTHON, "hooks", wanted, timeout=20)
+        call(PYTHON, "hooks", wanted, timeout=PATIENCE)
     assert not (tmp_path / "ran").exists()

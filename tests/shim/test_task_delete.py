@@ -8,9 +8,11 @@ import threading
 import pytest
 
 from parma_shim.api import task_pb2
+from parma_shim.task.process import Process
 from parma_wire.errors import (
     FailedPrecondition,
 )
+from tests.shim.fakes import PATIENCE
 from tests.shim.support import Rig
 
 
@@ -53,23 +55,32 @@ def test_shutdown_counts_only_when_nothing_is_left(rig: Rig) -> None:
         rig.create("c")
 
 
-def test_a_second_delete_waits_for_the_first_and_gets_the_same_answer(rig: Rig) -> None:
+def test_a_second_delete_waits_for_the_first_and_gets_the_same_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.run("a")
     rig.run("b", "exit", "5")
     rig.wait("b")
-    inside, go_on = threading.Event(), threading.Event()
+    inside, second, go_on = threading.Event(), threading.Event(), threading.Event()
+    find = rig.env.tasks.find
 
     def slow(_container_id: str) -> None:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
+
+    def noted(container_id: str, exec_id: str = "") -> Process:
+        second.set()  # under the lock, which is free again when it waits for the first one
+        return find(container_id, exec_id)
 
     rig.group.on_delete = slow
     answers: list[int] = []
     threads = [threading.Thread(target=lambda: answers.append(rig.delete("b").exit_status)) for _ in range(2)]
     threads[0].start()
-    assert inside.wait(10)
-    threads[1].start()
+    assert inside.wait(PATIENCE)
     assert rig.status("b") == "STOPPED"
+    monkeypatch.setattr(rig.env.tasks, "find", noted)
+    threads[1].start()
+    assert second.wait(PATIENCE)
     go_on.set()
     for thread in threads:
         thread.join()

@@ -69,6 +69,7 @@ def test_sigkill_of_the_only_container_ends_the_machine_whatever_the_policy_says
     assert rig.wait("a") == 137
 
 
+@pytest.mark.usefixtures("complete_output")
 def test_the_process_that_containerd_knows_is_gone_when_the_only_container_was_killed(rig: Rig) -> None:
     rig.run("a")
     rig.kill("a")
