@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fifty exits while containerd is killed and comes back: each is announced, and again only where its death made that so.
+"""Fifty exits while containerd is killed and comes back: each is announced, and again only where its death made it so.
 
 A containerd that dies between taking an event and answering leaves a shim that cannot know: it sends that event again,
 runc's as ours. So what is exact is the number of those that may come twice.
