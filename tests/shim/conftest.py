@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,10 @@ def binary(short_path: Path) -> Iterator[Binary]:
     made = Binary(short_path)
     yield made
     for state_file in short_path.glob(f"*/{bundle.STATE}"):
-        state = eventually(lambda here=state_file.parent: _settled(here), "the daemon")
+        state = eventually(partial(_settled, state_file.parent), "the daemon")
         if state.pid and bundle.start_time(state.pid) == state.started:
             os.kill(state.pid, signal.SIGKILL)
-            eventually(lambda pid=state.pid: ended(pid), "the daemon's end")
+            eventually(partial(ended, state.pid), "the daemon's end")
 
 
 def _settled(here: Path) -> bundle.State | None:
