@@ -38,6 +38,7 @@ class FakeMachine:
         self.ended = threading.Event()
         self.destroyed = False
         self._guest = guest
+        self._lock = threading.Lock()
         self._callbacks: list[Callable[[int | None], None]] = []
 
     @property
@@ -59,19 +60,22 @@ class FakeMachine:
         return self._guest.connect()
 
     def on_exit(self, callback: Callable[[int | None], None]) -> None:
-        if self.alive:
-            self._callbacks.append(callback)
-        else:
-            callback(-9)
+        with self._lock:
+            if self.alive:
+                self._callbacks.append(callback)
+                return
+        callback(-9)
 
     def wait(self, timeout: float) -> bool:
         return self.ended.wait(min(timeout, 0.05))
 
     def kill(self) -> None:
-        if self.alive:
+        with self._lock:
+            if not self.alive:
+                return
             self.ended.set()
-            for callback in self._callbacks:
-                callback(-9)
+        for callback in self._callbacks:
+            callback(-9)
 
     def destroy(self) -> None:
         self.kill()

@@ -149,9 +149,15 @@ class Server:
         """Serves one connected socket, which it closes, until the peer is gone or :meth:`close` is called.
 
         Raises:
-            TtrpcError: the server is closed or has ``max_connections``; the socket is closed.
+            TtrpcError: the server has ``max_connections``; the socket is closed.
         """
-        self._run(self._enter(sock))
+        try:
+            connection = self._enter(sock)
+        except TtrpcError:
+            if not self._closing:
+                raise
+            return  # closed before it was entered: no other end than that of one closed just after
+        self._run(connection)
 
     def close(self) -> None:
         """Stops accepting and ends all connections. Does not wait for handlers. Idempotent."""
