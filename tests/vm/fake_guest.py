@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import socket
 import threading
@@ -35,14 +34,10 @@ class FakeGuest:
 
     def connect(self) -> socket.socket:
         near, far = socket.socketpair()
-        thread = threading.Thread(target=self._serve, args=(far,), daemon=True)
+        thread = threading.Thread(target=self._server.serve_connection, args=(far,), daemon=True)
         thread.start()
         self._threads.append(thread)
         return near
-
-    def _serve(self, far: socket.socket) -> None:
-        with contextlib.suppress(ttrpc.TtrpcError):  # closed before this thread began
-            self._server.serve_connection(far)
 
     def close(self) -> None:
         self.released.set()
