@@ -74,7 +74,7 @@ class Inventory:
         return {kind: found for kind, found in new.items() if found}
 
 
-def assert_nothing_left(host: Host, before: Inventory, timeout: float = 30) -> None:
+def assert_nothing_left(host: Host, before: Inventory, timeout: float = 60) -> None:
     """Everything that has come since ``before`` goes by itself, soon."""
     deadline = time.monotonic() + timeout
     while (new := Inventory.take(host).since(before, host)) and time.monotonic() < deadline:

@@ -86,7 +86,8 @@ def test_a_pod_by_hand(host: Host, pod: Pod, tmp_path: Path) -> None:
     assert "Running" in crictl("ps", "--id", app)
     wait_until(lambda: crictl("logs", app) == "hello from the guest", "the log")
     assert crictl("exec", "--sync", app, "/bin/hostname") == "by-hand"
-    assert app[:13] in crictl("stats", "--id", app)
+    # Without it, where the shim has not answered in the two seconds that it has.
+    wait_until(lambda: app[:13] in crictl("stats", "--id", app), "statistics")
 
     # On the pod's loopback in the guest; another port is one that the policy does not list.
     with crictl.forwarding(pod.id, 8080, 8081) as (allowed, denied):

@@ -28,7 +28,7 @@ def test_a_permissive_run_is_recorded_learned_from_and_then_enforced(host_21: Ho
     done = host_21.daemon.ctr(*run, timeout=240)
     assert done.returncode == 0, done.stderr
 
-    status = host_21.parma_result("status", "--wait", "30", "--json", name)
+    status = host_21.parma_result("status", "--wait", "60", "--json", name)
     document = json.loads(status.stdout)
     assert status.returncode == 1
     assert (document["verdict"], document["permissive"]) == ("permissive", True)

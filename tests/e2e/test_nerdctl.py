@@ -115,7 +115,7 @@ def answers(node: Node, url: str, says: str) -> bool:
 
 def test_a_published_port_answers_from_outside_of_the_node(nerdctl: Nerdctl, server: str, node: Node) -> None:
     wait_until(partial(answers, node, OUTSIDE_URL, "hello from nerdctl\n"), "the published port to answer")
-    assert "starting in /tmp as 65534 on shop.example" in nerdctl.log(server)
+    wait_until(lambda: "starting in /tmp as 65534 on shop.example" in nerdctl.log(server), "the logger to have written")
 
 
 def test_what_the_flags_ask_for_is_so_in_the_container(nerdctl: Nerdctl, server: str) -> None:
@@ -206,7 +206,7 @@ def test_a_compose_files_services_run_under_their_policies_and_find_each_other(
     wait_until(lambda: nerdctl.log("web") == "looking\r\n", "the log of a service that goes on")
     nerdctl.run("db", ("/bin/sh", "-c", DB), Flags(hostname="db"), policies / "db.rego")
     assert nerdctl.client.wait(nerdctl.id("web")) == 0, nerdctl.log("web")
-    assert nerdctl.log("web") == "looking\r\nthe same\r\n"
+    wait_until(lambda: nerdctl.log("web") == "looking\r\nthe same\r\n", "the logger to have written the rest")
     for name in ("web", "db"):
         nerdctl.remove(name)
 

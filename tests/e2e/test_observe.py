@@ -43,8 +43,15 @@ def observed(archives: dict[str, Path], collector: Collector) -> Iterator[Host]:
         yield host
 
 
-def lines(host: Host, message: str) -> list[str]:
-    return [line for line in host.daemon.log.read_text().splitlines() if f'msg="{message}' in line]
+def line(host: Host, message: str) -> str:
+    """The only one of its kind in containerd's log, which it reaches on its own time."""
+
+    def lines() -> list[str]:
+        return [line for line in host.daemon.log.read_text().splitlines() if f'msg="{message}' in line]
+
+    wait_until(lambda: bool(lines()), f"the record: {message}")
+    (found,) = lines()
+    return found
 
 
 def test_the_metrics_socket_is_in_the_vms_directory_and_private(observed: Host) -> None:
@@ -74,11 +81,11 @@ def test_metrics_of_the_node_tell_boot_calls_denials_streams_and_memory(observed
 
 
 def test_records_in_containerds_log_name_the_container(observed: Host) -> None:
-    (created,) = lines(observed, "container created")
+    created = line(observed, "container created")
     assert re.search(r" container=seen seconds=\d+\.\d vm_pid=\d+ runtime=io\.containerd\.parma\.v2 ", created)
-    (started,) = lines(observed, "container started")
+    started = line(observed, "container started")
     assert " container=seen " in started
-    (denied,) = lines(observed, "denied: ")
+    denied = line(observed, "denied: ")
     assert " level=warning " in denied
     assert " method=Start container=seen exec=refused " in denied
 

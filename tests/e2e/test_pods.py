@@ -190,7 +190,8 @@ def check_accounts(host: Host, pod: Pod, main: str, sidecar: str) -> None:
     """Who wants more memory than he may have is alone in losing it; what everybody uses is known."""
     greedy = pod.start("greedy", linux={"resources": {"memory_limit_in_bytes": LIMIT}})
     assert wait_for_exit(pod, greedy) == 137
-    assert pod.container_status(greedy).reason == "OOMKilled"
+    # containerd hears of the reason in another way than of the end, and takes them in any order.
+    wait_until(lambda: pod.container_status(greedy).reason == "OOMKilled", "the reason")
     assert pod.container_status(main).state == RUNNING
 
     # Each container by the guest's account; the pod by the host's, which has QEMU and the shim there.

@@ -393,7 +393,7 @@ class FakeStream:
         self.incoming.put(pb.StreamFrame(**fields))
 
     def take(self) -> pb.StreamFrame:
-        return self.outgoing.get(timeout=10)
+        return self.outgoing.get(timeout=60)
 
 
 def never(_callback: Callable[[], None]) -> None:

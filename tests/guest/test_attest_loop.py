@@ -30,7 +30,7 @@ class Served:
         self.tee = FakeTee()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.kernel.settimeout(20)
+        self.kernel.settimeout(60)
         self._enforcer_end, self._agent_end, self._device = ours, theirs, device
         listener = socket.create_server(("127.0.0.1", 0))
         self.address = listener.getsockname()
@@ -51,7 +51,7 @@ class Served:
             self._agent.run(control)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=20)
+        return socket.create_connection(self.address, timeout=60)
 
     def request(self, data: bytes) -> bytes:
         with self.connect() as sock:
@@ -61,7 +61,7 @@ class Served:
     def close(self) -> None:
         self._enforcer_end.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
         for sock in (self._agent_end, self._device, self.kernel):
             sock.close()
@@ -110,7 +110,7 @@ def test_more_connections_than_there_is_room_for_wait_for_their_turn(served: Ser
     with pytest.raises(TimeoutError):
         late.recv(1)
     idle.pop().close()
-    late.settimeout(20)
+    late.settimeout(60)
     assert b"Status OK" in read_all(late)
     for sock in (*idle, late):
         sock.close()

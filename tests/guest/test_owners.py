@@ -78,7 +78,7 @@ def programs() -> Iterator[Programs]:
     made = Programs()
     yield made
     for process in made.started:
-        process.wait(10)  # it ends by itself, or this fails
+        process.wait(60)  # it ends by itself, or this fails
 
 
 class Kernel(FakeKernel):

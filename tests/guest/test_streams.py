@@ -74,7 +74,7 @@ def serving(
     thread.start()
     yield stream
     stream.incoming.put(None)
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     if failure:
         raise failure[0]
@@ -103,7 +103,7 @@ def test_output_arrives_whole_and_in_order(pipes: Fixture) -> None:
     with serving(pipes, STDOUT) as stream:
         writer.start()
         assert collect(stream) == sent
-    writer.join(10)
+    writer.join(60)
 
 
 def test_no_more_than_the_window_is_outstanding(pipes: Fixture) -> None:

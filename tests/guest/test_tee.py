@@ -115,7 +115,7 @@ def test_a_lost_connection_is_replaced_by_the_next_one(emulated: tuple[EmulatedT
     sock, thread = host.dial()
     target.report(DATA)
     sock.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(60)
     host.dial()
     for _ in range(2):  # the first call may still find the old connection
         try:

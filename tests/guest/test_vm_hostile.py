@@ -43,7 +43,7 @@ def test_an_altered_byte_of_a_layer_reads_as_an_error(tmp_path: Path) -> None:
         assert guest.read_all(vm.CONTAINER) == b"4096\n1\n"  # the blocks before the altered one
         assert b"Input/output error" in guest.read_all(vm.CONTAINER, pb.STDERR)
         guest.call("PowerOff", pb.PowerOffRequest())
-        assert guest.qemu.wait(20) == 0
+        assert guest.qemu.wait(60) == 0
 
 
 def test_a_changed_kernel_command_line_ends_the_vm(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ QEMU = PREFIX / "bin/qemu-system-x86_64"
 VHOST = PREFIX / "bin/vhost-device-vsock"
 BUSYBOX = PREFIX / "bin/busybox"
 
-BOOT_TIMEOUT = 90.0
+BOOT_TIMEOUT = 240.0
 CALL_TIMEOUT = 60.0
 CONTAINER = "c0" * 32
 NEIGHBOUR = 4
@@ -222,7 +222,7 @@ class Guest:
     def dial(self, port: int = GUEST_PORT) -> socket.socket:
         """A vsock stream to the guest."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect(str(self.directory / "vsock"))
         sock.sendall(f"CONNECT {port}\n".encode())
         answer = b""
@@ -419,7 +419,7 @@ def boot(
         vhost = _spawn([str(VHOST), *vms], directory / "vhost.log")
     else:
         directory, vhost = beside.directory / "neighbour", beside.vhost
-    _wait_for(lambda: (directory / "vhost").exists(), 10)
+    _wait_for(lambda: (directory / "vhost").exists(), 60)
     arguments = [
         *(str(QEMU), "-name", "parma-test", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-machine", "q35,memory-backend=ram1", "-m", f"{memory_mib}M", "-smp", "1"),

@@ -192,7 +192,7 @@ class Flood:
 
     def close(self) -> None:
         self._far.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 def frame(stream_id: int, kind: int, payload: bytes) -> bytes:
@@ -219,7 +219,7 @@ def test_R62_a_flood_of_what_nobody_asked_for_costs_no_memory_and_no_call(flood:
         began = time.monotonic()
         with pytest.raises((DeadlineExceeded, Unavailable, Malformed, ParmaError)):
             client.stats(ID)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -95,4 +95,4 @@ def test_R64_a_kernel_without_acpi_looks_at_no_table_and_its_vm_ends_all_the_sam
         assert SPOKEN.decode() not in guest.console()
         assert memory_of(guest) != WRITTEN
         guest.call("PowerOff", pb.PowerOffRequest())
-        assert guest.qemu.wait(30) == 0
+        assert guest.qemu.wait(60) == 0

@@ -53,7 +53,7 @@ def test_R18_a_scratch_disk_that_cannot_be_taken_away_poisons_the_group(tmp_path
                 attempt()
         guest.call("Stats", pb.StatsRequest(container_id=other))  # looking is still possible
         guest.call("PowerOff", pb.PowerOffRequest())
-        assert guest.qemu.wait(30) == 0
+        assert guest.qemu.wait(60) == 0
 
 
 def test_R26_a_guest_for_a_secure_processor_ends_where_there_is_none(tmp_path: Path) -> None:

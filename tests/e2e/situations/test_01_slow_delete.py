@@ -18,7 +18,7 @@ from tests.e2e.situations.conftest import Vm
 pytestmark = pytest.mark.e2e
 
 IMPATIENT = 1.0
-BOUND = 45.0
+BOUND = 60.0
 """Seconds: the time that a request to the guest has (30), and some."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.crashes import SLEEP, booted, exits, kill_all, qemu, shim, started
+from tests.e2e.crashes import SLEEP, booted, exits, kill_all, lone_shim, qemu, shim, started
 from tests.e2e.host import Host, wait_until
 from tests.e2e.inventory import Inventory, assert_nothing_left
 
@@ -81,7 +81,7 @@ def test_a_shim_to_which_nobody_connects_ends_by_itself(own_host: Host, name: st
     )
     path = Path(json.loads(done.stdout)["address"].removeprefix("unix://"))
     assert path.exists()
-    assert len(shim(own_host)) == 1
+    assert lone_shim(own_host)
     wait_until(lambda: not shim(own_host), "the shim to give up", timeout=GUARD)
     assert not path.exists()
     shutil.rmtree(bundle.parent)

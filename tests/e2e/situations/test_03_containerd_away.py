@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
@@ -19,6 +18,12 @@ from tests.e2e.inventory import Inventory, assert_nothing_left
 pytestmark = pytest.mark.e2e
 
 TRAPPED = ("/bin/sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.2; done")
+
+
+def exit_status(shim: ttrpc.Client, name: str) -> int:
+    """As the shim has it; 0 of one that runs."""
+    state = task_pb2.StateRequest(id=name)
+    return shim.call("containerd.task.v3.Task", "State", state, task_pb2.StateResponse, timeout=30).exit_status
 
 
 def test_a_container_survives_containerds_death(own_host: Host, name: str) -> None:
@@ -39,9 +44,10 @@ def test_an_exit_while_containerd_is_away_keeps_its_code(own_host: Host, name: s
     before = Inventory.take(own_host)
     command = ("/bin/sh", "-c", "sleep 6; exit 21")
     assert own_host.run(name, command, "--detach").returncode == 0
-    own_host.daemon.kill()
-    # The container's own six seconds pass while nobody listens.
-    time.sleep(8)
+    with shim_of(own_host, name) as shim:
+        own_host.daemon.kill()
+        # The container's own six seconds pass while nobody listens.
+        wait_until(lambda: exit_status(shim, name) == 21, "the container to end")
     own_host.daemon.start()
     assert own_host.status(name) == "STOPPED"
     assert own_host.delete_task(name) == 21
@@ -61,9 +67,7 @@ def test_wait_tells_the_code_of_an_exit_that_containerd_missed(own_host: Host, n
             with contextlib.suppress(ttrpc.TtrpcError):  # it has ended already
                 request = task_pb2.KillRequest(id=name, signal=signal.SIGTERM)
                 shim.call("containerd.task.v3.Task", "Kill", request, Empty, timeout=30)
-            state = task_pb2.StateRequest(id=name)
-            answer = shim.call("containerd.task.v3.Task", "State", state, task_pb2.StateResponse, timeout=30)
-            return bool(answer.exit_status == 9)
+            return exit_status(shim, name) == 9
 
         wait_until(ended, "the container to end")
     own_host.daemon.start()

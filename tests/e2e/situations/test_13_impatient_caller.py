@@ -15,10 +15,10 @@ from tests.e2e.inventory import Inventory, assert_nothing_left
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE = 2.0
-"""Seconds: crictl's default, and less than any VM takes to boot here."""
+PATIENCE = 4.0
+"""Seconds: more than QEMU takes to be there, and less than any VM takes to boot here."""
 
-TEARDOWN = 5.0
+TEARDOWN = 15.0
 
 
 @pytest.mark.parametrize("cancel", [False, True], ids=["time is over", "cancelled"])
