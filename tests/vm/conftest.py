@@ -26,7 +26,7 @@ def client(guest: FakeGuest) -> Iterator[GuestClient]:
     connection = ttrpc.Client(guest.connect())
     yield GuestClient(connection, timeout=10)
     connection.close()
-    connection.join(10)
+    connection.join(60)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class FakeGuest:
         self.released.set()
         self._server.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     @property
     def methods(self) -> list[str]:

@@ -42,7 +42,7 @@ class Verifier:
     def _exchange(self, request: Mapping[str, Any], *, deadline: float) -> dict[str, Any]:
         assert deadline > 0
         self.requests.put(request)
-        answer = self.answers.get(timeout=10)
+        answer = self.answers.get(timeout=60)
         if isinstance(answer, Exception):
             raise answer
         return {"summary": answer, "log": []}
@@ -104,7 +104,7 @@ class World:
         self.attester.attach(self.session, b"package policy\n")
 
     def event(self) -> str:
-        return self.events.get(timeout=10)[0]
+        return self.events.get(timeout=60)[0]
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def test_the_first_round_needs_no_started_container(world: World) -> None:
 
 def test_a_container_waits_for_the_verdict(world: World) -> None:
     world.attach()
-    assert world.verifier.requests.get(timeout=10)["containers"] == []
+    assert world.verifier.requests.get(timeout=60)["containers"] == []
     waiting = threading.Thread(target=world.attester.require, kwargs={"deadline": soon()})
     waiting.start()
     assert waiting.is_alive()
     world.verifier.answers.put(GOOD)
-    waiting.join(10)
+    waiting.join(60)
     assert not waiting.is_alive()
 
 
@@ -147,7 +147,7 @@ def test_unless_the_host_only_reports_it(tmp_path: Path) -> None:
 def test_a_guest_without_evidence_has_failed(world: World) -> None:
     world.guest_error = Unavailable("no secure processor")
     world.attach(BAD)
-    assert "no secure processor" in world.verifier.requests.get(timeout=10)["failure"]
+    assert "no secure processor" in world.verifier.requests.get(timeout=60)["failure"]
     with pytest.raises(Unverified):
         world.attester.require(deadline=soon())
 
@@ -187,12 +187,12 @@ def test_the_end_of_the_vm_ends_the_waiting(world: World) -> None:
 def test_containers_that_leave_are_told_so_by_the_next_round(world: World) -> None:
     world.attester.set_containers(["a", "b"])
     world.attach(GOOD)
-    assert world.verifier.requests.get(timeout=10)["containers"] == ["a", "b"]
+    assert world.verifier.requests.get(timeout=60)["containers"] == ["a", "b"]
     assert world.event() == TOPIC_ATTESTED
     world.attester.set_containers(["a"])
     world.verifier.answers.put(GOOD)
     world.attester.refresh()
-    request = world.verifier.requests.get(timeout=10)
+    request = world.verifier.requests.get(timeout=60)
     assert (request["containers"], request["released"]) == (["a"], {"b": "ended"})
 
 
@@ -200,7 +200,7 @@ def test_at_the_end_all_are_told(world: World) -> None:
     world.attester.set_containers(["a", "b"])
     world.attach(GOOD)
     assert world.event() == TOPIC_ATTESTED
-    world.verifier.requests.get(timeout=10)
+    world.verifier.requests.get(timeout=60)
     world.attester.detach()
     world.attester.release()
     assert world.released == [{"a": "ended", "b": "ended"}]
@@ -240,10 +240,10 @@ def test_who_left_is_told_at_the_end_when_the_round_that_would_have_done_so_was_
     world.attester.set_containers(["a"])
     world.attach(GOOD)
     assert world.event() == TOPIC_ATTESTED
-    world.verifier.requests.get(timeout=10)
+    world.verifier.requests.get(timeout=60)
     world.attester.set_containers([])
     world.attester.refresh()
-    assert world.verifier.requests.get(timeout=10)["released"] == {"a": "ended"}  # and never gets an answer
+    assert world.verifier.requests.get(timeout=60)["released"] == {"a": "ended"}  # and never gets an answer
     world.attester.detach()
     world.attester.release()
     assert world.released == [{"a": "ended"}]

@@ -42,7 +42,7 @@ def test_listed_processes_are_killed_and_files_removed(tmp_path: Path, sleeper: 
     (directory / "sub").mkdir()
     (directory / "sub/file").write_text("x")
     cleanup.destroy_leftovers(directory)
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(60) == -signal.SIGKILL
     assert not directory.exists()
     cleanup.destroy_leftovers(directory)
 
@@ -59,7 +59,7 @@ def test_a_number_that_now_belongs_to_another_process_is_spared(
 def test_while_the_list_is_incomplete_the_marker_counts(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     write_state(tmp_path / "vm", cleanup.HEADER_STARTING)
     cleanup.destroy_leftovers(tmp_path / "vm")
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(60) == -signal.SIGKILL
 
 
 def test_another_vms_process_is_spared(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:

@@ -82,7 +82,7 @@ def setting_up(world: World) -> Iterator[None]:
         yield
     finally:
         world.layers_ready.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_deletion_whose_turn_comes_too_late_for_its_caller_is_done_in_its_turn(world: World) -> None:

@@ -29,9 +29,9 @@ def test_the_end_of_the_vm_is_reported_once_and_fails_what_waits(world: World) -
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert waiting.wait(10)
+    assert waiting.wait(60)
     world.machine.kill()
-    thread.join(10)
+    thread.join(60)
     assert isinstance(failed[0], Unavailable)
     assert world.exits == [-9]
 
@@ -51,9 +51,9 @@ def test_stream_connections_end_with_the_vm(world: World) -> None:
     client = world.group.open_stream_connection()
     other = world.group.open_stream_connection()
     other.close()
-    other.join(10)
+    other.join(60)
     world.machine.kill()
-    client.join(10)
+    client.join(60)
     assert client.closed
 
 
@@ -90,7 +90,7 @@ def test_shutdown_ends_a_create_that_is_stuck(world: World) -> None:
         assert thread.is_alive()
         time.sleep(0.001)
     world.group.shutdown()
-    thread.join(10)
+    thread.join(60)
     assert errors
     assert world.machine.destroyed
 

@@ -51,7 +51,7 @@ def test_a_guest_answers_that_answers_the_question_or_another_meanwhile(guest: F
     eventually(lambda: [name for name, _ in guest.requests].count("Hello") == 3)
     client.pause(ID)
     guest.released.set()
-    asking.join(10)
+    asking.join(60)
     assert found == [True]
 
 
@@ -198,7 +198,7 @@ def test_without_a_deadline_the_configured_time_counts(guest: FakeGuest) -> None
     with pytest.raises(DeadlineExceeded):
         GuestClient(connection, timeout=0.05).stats(ID, deadline=soon())
     connection.close()
-    connection.join(10)
+    connection.join(60)
 
 
 class Patience:

@@ -25,7 +25,7 @@ class FakeQemu:
 
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
-        self.far.settimeout(10)
+        self.far.settimeout(60)
         self.commands: list[dict[str, Any]] = []
         self.descriptors: list[int] = []
         self.reply: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: [{"return": {}}]
@@ -57,7 +57,7 @@ class FakeQemu:
         if self.far.fileno() < 0:
             return
         self.far.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
         self.far.close()
 
 
@@ -169,9 +169,9 @@ def test_closing_ends_a_command_that_waits(qemu: FakeQemu, qmp: Qmp) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert arrived.wait(10)
+    assert arrived.wait(60)
     qmp.close()
-    thread.join(10)
+    thread.join(60)
     assert errors
 
 
@@ -198,7 +198,7 @@ def test_an_endless_line_is_refused(qemu: FakeQemu, qmp: Qmp) -> None:
     with pytest.raises(Malformed, match="too long"):
         qmp.execute("x", deadline=soon())
     qmp.close()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_a_descriptor_travels_with_its_command(qemu: FakeQemu, qmp: Qmp) -> None:

@@ -26,7 +26,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "v.sock"))
         server.listen()
-        server.settimeout(10)
+        server.settimeout(60)
         yield server
 
 
@@ -54,7 +54,7 @@ def test_after_ok_the_stream_begins(tmp_path: Path, listener: socket.socket) -> 
     thread = answer(listener, b"OK 1073741824\nfirst bytes")
     with dial(tmp_path) as connection:
         assert connection.recv(100) == b"first bytes"
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.parametrize("reply", [b"", b"NO\n", b"OK", b"x" * 100])
@@ -62,7 +62,7 @@ def test_anything_but_ok_means_that_nobody_listens(tmp_path: Path, listener: soc
     thread = answer(listener, reply)
     with pytest.raises(NotListeningError):
         dial(tmp_path)
-    thread.join(10)
+    thread.join(60)
 
 
 def test_no_socket_means_that_nobody_listens(tmp_path: Path) -> None:
