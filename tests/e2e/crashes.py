@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,13 @@ def resident_kib(pid: int) -> int:
 
 
 def signal_all(processes: Iterable[int], number: int) -> None:
-    found = list(processes)
-    assert found
-    for pid in found:
-        os.kill(pid, number)
+    """At least one; others may have ended since they were seen: helpers, and what dies with its parent."""
+    reached = 0
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            reached += 1
+    assert reached
 
 
 def kill_all(processes: Iterable[int]) -> None:
@@ -132,7 +135,7 @@ def die_while_running(
         try:
             wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
             strike()
-            assert process.wait(30) == expected
+            assert process.wait(60) == expected
             wait_until(lambda: bool(announced()), "the exit to be announced")
             assert announced() == [137]
         finally:

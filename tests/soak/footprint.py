@@ -62,14 +62,14 @@ class Footprint:
     @classmethod
     def take(cls, host: Host) -> Footprint:
         assert host.daemon.process is not None
-        shims = shim(host)
+        shims = [held for pid in shim(host) if (held := _held(pid))]
         return cls(
             descriptors=_descriptors(host.daemon.process.pid),
             goroutines=int(_profile(host, "goroutine", r"total (\d+)")),
             heap=int(_profile(host, "heap", r"# HeapAlloc = (\d+)", "gc=1&")),
-            shim_descriptors=sum((_descriptors(pid) for pid in shims), Counter()),
+            shim_descriptors=sum((held for held, _ in shims), Counter()),
             shims=len(shims),
-            shim_kib=sum(map(_private_kib, shims)),
+            shim_kib=sum(kib for _, kib in shims),
         )
 
     def growth(self, before: Footprint, shim_allowance_kib: int = GROWTH_KIB) -> dict[str, object]:
@@ -110,6 +110,14 @@ def assert_no_growth(host: Host, before: Footprint, shim_allowance_kib: int = GR
         time.sleep(0.5)
     assert not growth, growth
     return now
+
+
+def _held(pid: int) -> tuple[Counter[str], int] | None:
+    """Descriptors and private memory of a shim; None of one that has ended since it was seen."""
+    try:
+        return _descriptors(pid), _private_kib(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _descriptors(pid: int) -> Counter[str]:
