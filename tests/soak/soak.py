@@ -87,7 +87,8 @@ class Soak:
                 life(one, "m")
         pod.containerd_killed("m")
         lives.execs(pod, range(amounts.execs_at_once), amounts.execs_at_once)
-        inventory, footprint = Inventory.take(host), at_rest(host)
+        footprint = at_rest(host)
+        inventory = Inventory.take(host)  # at rest as well: a helper that was still at work would be missed in the end
         guests = [one.guest() for one in pods]
         self._say(f"warm; {footprint}")
         for number in range(amounts.lives):
