@@ -24,7 +24,9 @@ CONTAINERS = ("c1" * 32, "c2" * 32, "c3" * 32)
 LAYER_LUN, VOLUME_LUN = 0, 1
 SHOW = ["/bin/sh", "-c", "hostname; for n in ipc uts net pid mnt cgroup; do readlink /proc/self/ns/$n; done; sleep 600"]
 FILL = ["/bin/sh", "-c", "dd if=/dev/zero of=/data/big bs=1M count=64 2>/dev/null; wc -c < /data/big"]
-PROCESSES = ["/bin/sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline; (sleep 0.1 &) ; sleep 0.5; ps -o pid,stat,args"]
+LOOK = "n=0; while ps -o stat | grep -q '[Z]' && [ $n -lt 100 ]; do n=$((n + 1)); sleep 0.1; done; ps -o pid,stat,args"
+"""Zombies that go by themselves, soon, are none."""
+PROCESSES = ["/bin/sh", "-c", f"tr '\\0' ' ' < /proc/1/cmdline; (sleep 0.1 &) ; sleep 0.5; {LOOK}"]
 READ = ["/bin/cat", "/dev/shm/note"]
 WRITE = ["/bin/sh", "-c", "echo shared > /dev/shm/note; stat -c %a /data"]
 EXECS = (READ, WRITE, FILL, PROCESSES)
