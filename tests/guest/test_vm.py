@@ -214,7 +214,7 @@ def test_stdin_reaches_the_process_and_its_end_too(guest: vm.Guest, container: s
     for offset in range(0, len(sent), 16_000):
         piece = sent[offset : offset + 16_000]
         while outstanding + len(piece) > STREAM_WINDOW:
-            frame = stdin.recv(30)
+            frame = stdin.recv(60)
             assert frame is not None
             outstanding -= frame.window_update
         stdin.send(pb.StreamFrame(data=piece))
@@ -232,7 +232,7 @@ def test_output_is_complete_and_waits_for_a_slow_reader(guest: vm.Guest, contain
     stalled = guest.stream(container, pb.STDOUT)
     first = 0
     while first < STREAM_WINDOW:
-        frame = stalled.recv(30)
+        frame = stalled.recv(60)
         assert frame is not None
         first += len(frame.data)
     with pytest.raises(Exception, match=r"(?i)deadline|time"):

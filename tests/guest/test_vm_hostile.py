@@ -48,10 +48,10 @@ def test_an_altered_byte_of_a_layer_reads_as_an_error(tmp_path: Path) -> None:
 
 def test_a_changed_kernel_command_line_ends_the_vm(tmp_path: Path) -> None:
     with vm.boot(tmp_path / "vm", append=" parma.tee=emulated") as guest:
-        guest.qemu.wait(90)
+        guest.qemu.wait(vm.BOOT_TIMEOUT)
         assert "parma: ready" not in guest.console()
     with vm.boot(tmp_path / "vm2", append=" parma.debug=1") as guest:
-        guest.qemu.wait(90)
+        guest.qemu.wait(vm.BOOT_TIMEOUT)
         assert "parma: the enforcer ended (Malformed at cmdline.py:" in guest.console()
 
 

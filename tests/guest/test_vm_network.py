@@ -54,7 +54,7 @@ class Wire:
         self.seen += frames
         return frames
 
-    def answer(self, question: bytes, wanted: bytes, timeout: float = 20) -> bytes:
+    def answer(self, question: bytes, wanted: bytes, timeout: float = 60) -> bytes:
         """The first frame that contains ``wanted``, after a question that is repeated until then."""
         for _ in range(int(timeout)):
             self.send(question)

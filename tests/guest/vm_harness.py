@@ -271,7 +271,7 @@ class Guest:
         )
         return stream
 
-    def read_all(self, container: str, kind: int = pb.STDOUT, exec_id: str = "", timeout: float = 60) -> bytes:
+    def read_all(self, container: str, kind: int = pb.STDOUT, exec_id: str = "", timeout: float = 120) -> bytes:
         """The whole of a process's output, acknowledged as it comes."""
         stream = self.stream(container, kind, exec_id)
         received = bytearray()

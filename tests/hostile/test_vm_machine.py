@@ -58,7 +58,7 @@ def test_R18_a_scratch_disk_that_cannot_be_taken_away_poisons_the_group(tmp_path
 
 def test_R26_a_guest_for_a_secure_processor_ends_where_there_is_none(tmp_path: Path) -> None:
     with vm.boot(tmp_path, tee="snp") as guest:
-        guest.qemu.wait(90)
+        guest.qemu.wait(vm.BOOT_TIMEOUT)
         assert READY_LINE not in guest.console()
         assert "the enforcer ended (Unverified at tee.py:" in guest.console()
 
@@ -88,7 +88,7 @@ def test_R57_the_death_of_the_enforcer_ends_the_vm_and_tells_no_secret(tmp_path:
         file.write(archive(tree))
         file.write((vm.IMAGE / "initrd.img").read_bytes())
     with vm.boot(tmp_path / "vm", initrd=tmp_path / "initrd") as guest:
-        assert guest.qemu.wait(90) == 0  # powered off, not crashed
+        assert guest.qemu.wait(vm.BOOT_TIMEOUT) == 0  # powered off, not crashed
         console = guest.console()
     assert "parma: the enforcer ended (RuntimeError at __init__.py:2); power off" in console
     assert SECRET not in console

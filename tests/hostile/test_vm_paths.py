@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 GUESTS_OWN = {"c", "empty", "nothing", "pins"}
 """What is in the enforcer's private directory."""
 
+IN_TIME = 40.0
+"""Seconds; what hangs is given up by the guest itself after 60."""
+
 
 def shared(sandbox: str, name: str, destination: str = "/shared") -> pb.Mount:
     """A bind mount of a directory that the group's containers share."""
@@ -105,7 +108,7 @@ def test_R13_a_container_that_makes_its_user_files_pipes_holds_nobody_up(stage: 
     with stage.container() as name:
         assert stage.run(name, "passwd-fifo") == ["made"]
         request = pb.ExecProcessRequest(container_id=name, exec_id="after", process=vm.process(script("hello")))
-        stage.guest.call("ExecProcess", request, timeout=20)
+        stage.guest.call("ExecProcess", request, timeout=IN_TIME)
         assert stage.guest.read_all(name, exec_id="after") == b"hello\n"
 
 
@@ -115,7 +118,7 @@ def test_R13_a_container_that_exchanges_its_devices_for_pipes_holds_nobody_up(st
             made = stage.start_exec(name, "null-fifo")
             assert stage.guest.wait(name, made) == 0
             request = pb.ExecProcessRequest(container_id=name, exec_id="after", process=vm.process(script("hello")))
-            stage.guest.call("ExecProcess", request, timeout=20)
+            stage.guest.call("ExecProcess", request, timeout=IN_TIME)
             assert stage.guest.wait(name, "after") == 0
 
 
@@ -124,7 +127,7 @@ def test_R13_a_container_that_stops_what_enters_it_holds_nobody_up(stage: Stage)
         for number in range(100):  # some are past what stops them
             process = vm.process(script("hello"))
             request = pb.ExecProcessRequest(container_id=name, exec_id=f"after-{number}", process=process)
-            stage.guest.call("ExecProcess", request, timeout=20)
+            stage.guest.call("ExecProcess", request, timeout=IN_TIME)
 
     with stage.container() as name:
         stage.start_exec(name, "stop-others")

@@ -65,7 +65,7 @@ class HostileHost:
     def call(self, method: str, request: Any) -> Any:
         """One request; raises the class of `parma_wire.errors` that the code stands for."""
         try:
-            return self.client.call(SERVICE, method, request, getattr(pb, f"{method}Response"), timeout=30)
+            return self.client.call(SERVICE, method, request, getattr(pb, f"{method}Response"), timeout=60)
         except TtrpcError as error:
             raise from_code(error.code, error.message) from error
 
