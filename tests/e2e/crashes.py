@@ -106,7 +106,8 @@ def exits(host: Host, file: Path) -> Iterator[Callable[[], list[int]]]:
     with file.open("wb") as output, host.daemon.popen("events", stdout=output) as events:
 
         def announced() -> list[int]:
-            lines = [line for line in file.read_text().splitlines() if " /tasks/exit " in line]
+            whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            lines = [line for line in whole if " /tasks/exit " in line]
             return [json.loads(line[line.index("{") :])["exit_status"] for line in lines]
 
         try:

@@ -63,7 +63,7 @@ class Inventory:
             links=frozenset(entry.name for entry in Path("/sys/class/net").iterdir()),
             networks=frozenset(_networks(host)),
             files=frozenset(_files(host.daemon.root)),
-            cgroups=frozenset(map(str, Path("/sys/fs/cgroup").glob("**/"))),
+            cgroups=frozenset(_cgroups()),
         )
 
     def since(self, before: Inventory, host: Host) -> dict[str, list[str]]:
@@ -112,6 +112,12 @@ def _networks(host: Host) -> Iterator[str]:
     for name in sorted(set(asked.read_text().split())) if asked.exists() else ():
         if (NETWORKS / name).exists():
             yield name
+
+
+def _cgroups() -> Iterator[str]:
+    """All of the machine's. One that is removed while they are listed is none: a glob would raise."""
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+        yield folder
 
 
 def _files(root: Path) -> Iterator[str]:
