@@ -132,6 +132,18 @@ class Host:
                 return state
         return ""
 
+    def metrics(self, name: str, *flags: str) -> str:
+        """``ctr task metrics``, as soon as the guest has answered within the two seconds that a collector gives it."""
+        shown = [""]
+
+        def answered() -> bool:
+            done = self.daemon.ctr("task", "metrics", *flags, name)
+            shown[0] = done.stdout
+            return done.returncode == 0
+
+        wait_until(answered, f"metrics of {name}")
+        return shown[0]
+
     def signal_until_stopped(self, name: str, signal: str = "SIGTERM") -> None:
         """Sends the signal until it has worked: process 1 ignores what it has no handler for yet."""
 

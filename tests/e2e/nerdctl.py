@@ -124,8 +124,11 @@ class Nerdctl:
 
     def stop(self, name: str) -> int:
         """``nerdctl stop``: the stop signal, here to a process that has a handler; returns the exit status."""
-        self.client.kill(self.id(name), 15)
-        return self.client.wait(self.id(name))
+        identity = self.id(name)
+        # Asked for first: what is restarted may be another task by the time that the signal was sent.
+        ending = self.client.send("Wait", pb.WaitRequest(container_id=identity), pb.WaitResponse)
+        self.client.kill(identity, 15)
+        return int(ending.result().exit_status)
 
     def remove(self, name: str) -> None:
         """``nerdctl rm -f``."""

@@ -156,8 +156,7 @@ def test_stats_and_inspect_find_the_containers_interface_and_limit(nerdctl: Nerd
     everything = [*entered[:4], "ip", "-br", "link"]
     links = subprocess.run(everything, check=True, capture_output=True, text=True).stdout.splitlines()
     assert [link.split("@")[0].split()[0] for link in links] == ["lo", "eth0", "parma0"]
-    metrics = nerdctl.host.daemon.ctr("task", "metrics", "--format", "json", nerdctl.id(server))
-    assert str(192 << 20) in metrics.stdout
+    assert str(192 << 20) in nerdctl.host.metrics(nerdctl.id(server), "--format", "json")
 
 
 def test_the_network_of_another_container_cannot_be_joined(nerdctl: Nerdctl, server: str) -> None:
@@ -183,7 +182,8 @@ def test_a_container_that_is_removed_leaves_no_port_and_no_interface(nerdctl: Ne
     nerdctl.host.daemon.ctr("container", "label", nerdctl.id(server), "containerd.io/restart.status=stopped")
     nerdctl.remove(server)
     assert not answers(node, OUTSIDE_URL, "hello from nerdctl\n")
-    assert "veth" not in inside(node.name, ["ip", "link"]).stdout
+    # The kernel removes what was in a network namespace some time after that has lost its last user.
+    wait_until(lambda: "veth" not in inside(node.name, ["ip", "link"]).stdout, "the interface to be removed")
     assert "18080" not in inside(node.name, [str(cni.BIN / "iptables-save")]).stdout
 
 
@@ -276,7 +276,7 @@ def test_a_real_nerdctl_runs_looks_at_and_removes_a_container(
         assert real.result("cp", tmp_path / "file", "real:/").returncode != 0
         assert real.result("cp", "real:/etc/passwd", tmp_path).returncode != 0
         real("stop", "real")
-        assert "stopping" in real("logs", "real")
+        wait_until(lambda: "stopping" in real("logs", "real"), "the logger to have written the rest")
     finally:
         real("rm", "-f", "real")
 

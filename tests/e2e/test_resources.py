@@ -7,6 +7,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -125,19 +126,24 @@ def test_containerds_collector_and_ctr_get_numbers_of_the_hosts_kind(
     before = Inventory.take(host)
     assert host.run(name, SLEEP, "--detach").returncode == 0
 
+    found: dict[str, float] = {}
+
     def scrape() -> dict[str, float]:
         with urllib.request.urlopen(f"http://{address}/v1/metrics", timeout=30) as answer:
             text = answer.read().decode()
-        found = re.findall(rf'^(container_\w+){{container_id="{name}",.*}} (\S+)$', text, re.M)
-        return {metric: float(value) for metric, value in found}
+        values = re.findall(rf'^(container_\w+){{container_id="{name}",.*}} (\S+)$', text, re.M)
+        return {metric: float(value) for metric, value in values}
 
     wanted = METRICS[version]
-    wait_until(lambda: wanted.keys() <= scrape().keys(), f"{sorted(wanted)}, not {sorted(scrape())}")
-    found = scrape()
+
+    def complete() -> bool:
+        """Not every time: a shim that has not answered in two seconds is left out."""
+        found.update(scrape())
+        return wanted.keys() <= found.keys()
+
+    wait_until(complete, f"{sorted(wanted)}")
     assert {metric: found[metric] for metric, least in wanted.items() if found[metric] < least} == {}
-    shown = host.daemon.ctr("task", "metrics", name)
-    assert shown.returncode == 0, shown.stderr
-    assert "memory" in shown.stdout
+    assert "memory" in host.metrics(name)
     errors = [line for line in host.daemon.log.read_text().splitlines() if "metric" in line and "level=error" in line]
     assert errors == []
     # What it costs the host is accounted to the container: the VM, and the shim.
@@ -150,7 +156,10 @@ def test_the_shim_goes_before_containerd_when_the_host_has_no_memory(host_21: Ho
     assert host_21.run(name, SLEEP, "--detach").returncode == 0
     assert host_21.daemon.process is not None
     containerds = int(Path(f"/proc/{host_21.daemon.process.pid}/oom_score_adj").read_text())
-    ours = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in pids(host_21, name)]
+    ours = []
+    for pid in pids(host_21, name):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a helper that has ended meanwhile
+            ours.append(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     assert len(ours) >= 2  # the shim and QEMU
     assert set(ours) == {min(1000, containerds + 1)}
     host_21.remove(name)
