@@ -238,7 +238,7 @@ class Pod:
 
     def execute(self, container: str, *command: str) -> tuple[int, str]:
         """ExecSync: exit code and output."""
-        request = pb.ExecSyncRequest(container_id=container, cmd=command, timeout=60)
+        request = pb.ExecSyncRequest(container_id=container, cmd=command, timeout=int(TIMEOUT))
         answer = self.cri.call("ExecSync", request, pb.ExecSyncResponse)
         return answer.exit_code, (answer.stdout + answer.stderr).decode()
 

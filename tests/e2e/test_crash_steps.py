@@ -140,7 +140,7 @@ def _strike(pod: Pod, victim: str) -> Aftermath:
 @pytest.mark.parametrize("step", Pod.ALL)
 def test_the_container_at_each_step_ends_as_it_must_and_is_announced_once(aftermath: Aftermath, step: str) -> None:
     expected = FATES[aftermath.victim][step]
-    wait_until(lambda: aftermath.fates[step] == expected, f"{expected}, not {aftermath.fates[step]}", timeout=30)
+    wait_until(lambda: aftermath.fates[step] == expected, f"{expected}, not {aftermath.fates[step]}", timeout=90)
 
 
 def test_no_client_hangs(aftermath: Aftermath) -> None:
@@ -155,14 +155,16 @@ def test_containerd_comes_up_beside_a_frozen_guest(aftermath: Aftermath) -> None
 
 
 def test_execs_share_the_fate_of_their_container(aftermath: Aftermath) -> None:
-    state = aftermath.pod.containerd.state
-    execs = [state("running", exec_id) for exec_id in ("e-running", "e-added", "e-starting")]
+    def execs() -> list[str]:
+        state = aftermath.pod.containerd.state
+        return [state("running", exec_id) for exec_id in ("e-running", "e-added", "e-starting")]
+
     expected = {
         "qemu": ["STOPPED", "CREATED", "STOPPED"],
         "shim": [GONE, GONE, GONE],
         "containerd": ["RUNNING", "CREATED", "RUNNING"],
-    }
-    assert execs == expected[aftermath.victim]
+    }[aftermath.victim]
+    wait_until(lambda: execs() == expected, f"{expected}, not {execs()}")  # a Start goes on in a guest that was thawed
 
 
 def test_no_container_goes_on_saying_that_it_is_attested_when_its_shim_was_killed(aftermath: Aftermath) -> None:

@@ -213,7 +213,7 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
 
     init = pod.start("init")
     assert wait_for_exit(pod, init) == 0
-    assert pod.log("init") == "init has run"
+    wait_until(lambda: pod.log("init") == "init has run", "containerd to have written the log")
     main, sidecar = pod.start("main"), pod.start("sidecar")
     expected = ["made", "blue", pod.manifest["metadata"]["name"]]
     wait_until(lambda: pod.log("main").split() == expected, "main's output")
@@ -262,7 +262,7 @@ def test_the_life_of_a_pod_under_one_policy(host: Host, pod: Pod, bridge: Bridge
 
     # The end, in order; each step as often as anybody likes.
     assert {"processes", "networks", "files"} <= set(Inventory.take(host).since(before, host))
-    pod.stop_container(main)
+    pod.stop_container(main, grace=60)  # its shell looks for signals once a second, by the guest's clock
     assert wait_for_exit(pod, main) == 3
     for _ in range(2):
         pod.stop()

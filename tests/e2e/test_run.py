@@ -39,7 +39,7 @@ def test_a_killed_container_leaves_exit_code_137(host: Host, name: str, runtime:
     with host.daemon.popen(*arguments, stdin=subprocess.DEVNULL) as process:
         wait_until(lambda: host.status(name) == "RUNNING", "the container to run")
         assert host.daemon.ctr("task", "kill", "--signal", "SIGKILL", name).returncode == 0
-        assert process.wait(30) == 137
+        assert process.wait(120) == 137
 
 
 @RUNTIMES
