@@ -25,7 +25,7 @@ from tests.e2e.inventory import assert_nothing_left
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
-PROMPT = 25.0
+PROMPT = 15.0
 """Seconds for a client to hear of the blow: far less than any deadline within Parma."""
 
 BLOWS = {
@@ -151,7 +151,7 @@ def test_no_client_hangs(aftermath: Aftermath) -> None:
 
 
 def test_containerd_comes_up_beside_a_frozen_guest(aftermath: Aftermath) -> None:
-    assert aftermath.restart < 20
+    assert aftermath.restart < 10
 
 
 def test_execs_share_the_fate_of_their_container(aftermath: Aftermath) -> None:

@@ -206,7 +206,7 @@ def test_R43_sizes_and_nesting_are_limited_before_anything_is_made_of_them(fresh
         began = time.monotonic()
         with pytest.raises(Denied):
             fresh.set_policy(text)
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 10
     fresh.set_policy(POLICY)
 
 
@@ -335,7 +335,7 @@ def test_R49_no_expression_takes_longer_than_the_text_is_long(tmp_path: Path) ->
         began = time.monotonic()
         answer = host.answer("CreateContainer", host.creation(ID, env=["A=" + "a" * 100_000 + "!"]))
         assert isinstance(answer, Denied)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 5
 
 
 def test_R47_where_containers_of_the_policy_would_keep_different_things_nothing_is_created(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.situations.conftest import ORPHANS, SLEEP, Vm
 
 pytestmark = pytest.mark.e2e
 
-SOON = 9.0
+SOON = 5.0
 """Seconds from init's end to its announcement, on a machine that is busy with other tests; CRI waits 10."""
 
 

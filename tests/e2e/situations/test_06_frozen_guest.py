@@ -20,9 +20,9 @@ from tests.e2e.situations.conftest import SLEEP, Vm
 pytestmark = pytest.mark.e2e
 
 QUICK = 0.1
-"""Seconds that the shim has for what it knows by itself; the quickest of several, as the machine is busy."""
+"""Seconds that the shim has for what it knows by itself; the median of several, as the machine is busy."""
 
-KILL = 25.0
+KILL = 15.0
 """Seconds until SIGKILL of a container has ended a machine that does not answer (the shim waits 5)."""
 
 
@@ -45,7 +45,7 @@ def test_state_pids_and_connect_answer_at_once_and_kill_ends_the_machine(own_vm:
                 shim.call("containerd.task.v3.Task", method, request, answer, timeout=10)
                 took.append(time.monotonic() - began)
             # What Pids asks the guest it gives up after 90 ms.
-            assert min(took) < QUICK + 0.1, (method, took)
+            assert sorted(took)[2] < QUICK + 0.1, (method, took)
         assert host.status(name) == "RUNNING"
         began = time.monotonic()
         shim.call("containerd.task.v3.Task", "Kill", task_pb2.KillRequest(id=name, signal=9), Empty, timeout=KILL)
